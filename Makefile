@@ -1,0 +1,43 @@
+# One word each. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+
+help:  ## list what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+train: .venv/.installed  ## train on the digits that come with the package; ARGS="--help" shows the options
+	$(BIN)/hwnn-train $(ARGS)
+
+test: .venv/.installed-dev  ## run every test: each cell of the notebooks, and tests/
+	$(BIN)/python -m pytest $(ARGS)
+
+export: .venv/.installed-dev  ## write hwnn/ and README.md from the notebooks
+	$(BIN)/nbdev-export
+	$(BIN)/python tools/readme.py
+
+notebooks: .venv/.installed-dev  ## export, execute and clean the notebooks; ARGS="nbs/04_activations.ipynb" takes one
+	$(BIN)/python tools/notebooks.py $(ARGS)
+
+site: .venv/.installed-dev  ## build the website into _docs/
+	$(BIN)/python tools/build_site.py
+
+lab: .venv/.installed-dev  ## open the notebooks in JupyterLab
+	$(BIN)/pip install -q -e '.[lab]'
+	$(BIN)/jupyter lab nbs
+
+clean:  ## remove the environment and everything that is built
+	rm -rf .venv _docs _proc _site_src build dist *.egg-info
+
+# A stamp is newer than the files it depends on once what they ask for is installed, so a second call is quick.
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: settings.ini setup.py pyproject.toml | $(BIN)/python
+	$(BIN)/pip install -q -e .
+	touch $@
+
+.venv/.installed-dev: settings.ini setup.py pyproject.toml | $(BIN)/python
+	$(BIN)/pip install -q -e '.[dev]'
+	touch $@ .venv/.installed
+
+.PHONY: help train test export notebooks site lab clean

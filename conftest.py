@@ -1,0 +1,64 @@
+"""Collects notebooks for pytest: one item per code cell, one shell per notebook, in the notebook's own folder."""
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("IN_TEST", "1")
+skipped = []
+
+
+def pytest_collect_file(file_path, parent):
+    if file_path.suffix == ".ipynb" and not file_path.name.startswith("."):
+        return Notebook.from_parent(parent, path=file_path)
+
+
+def pytest_runtest_logreport(report):
+    if report.skipped: skipped.append(report.nodeid)
+
+
+def pytest_sessionfinish(session):
+    # CI installs everything that a test may ask for, so there a skipped test is one that was forgotten.
+    if os.environ.get("HWNN_NO_SKIPS") and skipped:
+        print(f"\nHWNN_NO_SKIPS is set and {len(skipped)} tests were skipped, the first: {skipped[0]}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+class Notebook(pytest.File):
+    shell, failed = None, None
+
+    def collect(self):
+        from nbdev.test import nb_test_cells
+        for i, cell in enumerate(nb_test_cells(self.path)):
+            first = next((l for l in cell.source.splitlines() if l.strip() and not l.startswith("#|")), "")
+            yield Cell.from_parent(self, name=f"{i:03d} {first[:60]}", cell=cell)
+
+    def run(self, cell):
+        if self.shell is None:
+            from execnb.shell import CaptureShell
+            self.shell = CaptureShell(mpl_format="svg")
+        here = Path.cwd()
+        os.chdir(self.path.parent)
+        try: return self.shell.run(cell.source)
+        finally: os.chdir(here)
+
+
+class Cell(pytest.Item):
+    def __init__(self, *, cell, **kwargs):
+        super().__init__(**kwargs)
+        self.cell = cell
+
+    def runtest(self):
+        if self.parent.failed: pytest.skip(f"{self.parent.failed} failed before it")
+        if "torch" in self.cell.directives_ and find_spec("torch") is None: pytest.skip("PyTorch is not installed")
+        self.parent.run(self.cell)
+        if self.parent.shell.exc:
+            self.parent.failed = self.name
+            raise self.parent.shell.exc
+
+    def repr_failure(self, excinfo):
+        return f"{self.cell.source}\n\n{self.parent.shell.prettytb(fname=self.path)}"
+
+    def reportinfo(self):
+        return self.path, 0, f"{self.path.stem} cell {self.name}"

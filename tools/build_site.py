@@ -1,0 +1,51 @@
+"""Build the website into _docs/ from nbs/ and _quarto.yml: with Quarto where it is installed, else in pure Python with smalldocs."""
+import os, re, shutil, subprocess, sys
+from pathlib import Path
+
+root = Path(__file__).resolve().parent.parent
+stage, out = root/"_site_src", root/"_docs"
+CDN = re.compile(r"https://cdn\.jsdelivr\.net/npm/katex@[^/\"']+/dist/")
+
+
+def bare(name):
+    "nbdev's address of a notebook: the number in front of its name is dropped."
+    return re.sub(r"(^|/)\d+[a-zA-Z0-9]*_([^/]*\.ipynb)", r"\1\2", name)
+
+
+def build_in_python():
+    "What `nbdev-docs` does, with smalldocs in place of Quarto."
+    from nbdev.serve import proc_nbs
+    from smalldocs.config import load
+    from smalldocs.site import Site
+    proc = proc_nbs(n_workers=os.cpu_count())
+    shutil.rmtree(stage, ignore_errors=True)
+    for path in proc.rglob("*"):
+        rel = path.relative_to(proc)
+        if path.is_dir() or rel.parts[0].startswith("."): continue
+        target = stage/bare(rel.as_posix())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix not in (".ipynb", ".yml"): shutil.copy(path, target)
+        else: target.write_text(restaged(path.read_text(encoding="utf-8")), encoding="utf-8")
+    shutil.copytree(root/"nbs/site_assets", stage/"site_assets", dirs_exist_ok=True)
+    site = Site(load(stage))
+    site.build()
+    for warning in site.warnings: print("site:", warning)
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.move(site.out, out)
+    shutil.rmtree(stage)
+    for page in out.rglob("*.html"):
+        up = "../"*(len(page.relative_to(out).parts) - 1)
+        page.write_text(CDN.sub(f"{up}site_assets/katex/", page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def restaged(text):
+    "A processed file under its new address: links follow, and the name of the output is the file's own."
+    text = re.sub(r"[\w./-]*\d+_\w+\.ipynb", lambda m: bare(m[0]), text)
+    return re.sub(r"\"output-file: [^\"]*\",\s*|output-file: .*\\n", "", text).replace("output-dir: ../_docs", "output-dir: _site")
+
+
+if __name__ == "__main__":
+    os.chdir(root)
+    if shutil.which("quarto"): subprocess.run(["nbdev-docs"], check=True)
+    else: build_in_python()
+    print(f"{len(list(out.rglob('*.html')))} pages in {out.relative_to(root)}/")

@@ -1,0 +1,49 @@
+"""Export, execute and clean notebooks in place: `python tools/notebooks.py [--all] [NOTEBOOK ...]`.
+
+Cells marked `#| eval: false` (timings, long training) keep the output that they have, unless --all is given;
+cells marked `#| torch` run where PyTorch is installed. Without a path, every notebook below nbs/ is taken.
+"""
+import argparse, os
+from importlib.util import find_spec
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbdev.clean import nbdev_clean
+from nbdev.export import nb_export
+
+root = Path(__file__).resolve().parent.parent
+
+
+def kept(source, run_all):
+    "Whether a cell's stored output stands instead of a new one."
+    flags = [line.removeprefix("#|").strip().replace(" ", "") for line in source.splitlines() if line.startswith("#|")]
+    return ("eval:false" in flags and not run_all) or ("torch" in flags and find_spec("torch") is None)
+
+
+def execute(path, run_all=False):
+    "Run one notebook in a new kernel and write its outputs back."
+    nb = nbformat.read(path, 4)
+    for cell in nb.cells:
+        if cell.cell_type == "code" and kept(cell.source, run_all): cell.metadata["tags"] = ["skip-execution"]
+    client = NotebookClient(nb, timeout=900, kernel_name="python3", resources={"metadata": {"path": path.parent}})
+    # IN_TEST tells hwnn.figures to store the static form of a widget, which is the same in every run.
+    client.execute(env={**os.environ, "IN_TEST": "1", "PYTHONPATH": str(root)})
+    nbformat.write(nb, path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all below nbs/")
+    parser.add_argument("--all", action="store_true", help="also run the cells marked eval: false")
+    args = parser.parse_args()
+    paths = [p.resolve() for p in args.notebooks] or sorted(p for p in (root/"nbs").rglob("*.ipynb") if "checkpoint" not in str(p))
+    os.chdir(root)
+    for path in paths:
+        nb_export(path)
+        execute(path, args.all)
+        nbdev_clean.__wrapped__(str(path))
+        print(path.relative_to(root))
+
+
+if __name__ == "__main__": main()
