@@ -1,0 +1,162 @@
+"""Bad input, one table: every call raises the right type, with a message that says who, what was expected and what came."""
+import re
+
+import numpy as np
+import pytest
+
+from hwnn.all import *
+from hwnn.activations import ACTIVATIONS
+from hwnn.layers import known as LAYERS
+from hwnn.optimizers import clip_by_global_norm
+from hwnn.schedulers import Constant, Exponential
+from hwnn.weights import Normal, Sparse, Uniform
+
+f32 = np.float32
+X = np.ones((4, 3))
+Y = np.eye(3)[[0, 1, 2, 0]]
+Z = np.ones((4, 2))
+images = np.ones((2, 5, 5, 3))
+nan = X.copy()
+nan[1, 1] = np.nan
+
+
+def net(): return NeuralNetwork([FullyConnected(3, "tanh"), FullyConnected(3, "softmax")])
+def data(**kwargs): return Dataset(**{**dict(training_set=X, training_labels=Y, batch_size=2), **kwargs})
+def layer(): return FullyConnected(2, "relu")
+
+
+CASES = {
+    # wrong rank, mismatched features, empty batch, integers, no array at all
+    "affine rank": (lambda: affine(X[0], X, X), ValueError),
+    "affine features": (lambda: affine(X, np.ones((2, 2)), np.ones((1, 2))), ValueError),
+    "affine bias": (lambda: affine(X, np.ones((3, 2)), np.ones(2)), ValueError),
+    "affine integers": (lambda: affine(X.astype(int), np.ones((3, 2)), np.ones((1, 2))), TypeError),
+    "affine list": (lambda: affine(X.tolist(), np.ones((3, 2)), np.ones((1, 2))), TypeError),
+    "affine_backward": (lambda: affine_backward(Z, (X, np.ones((3, 5)))), ValueError),
+    "layer rank": (lambda: layer().forward(images), ValueError),
+    "layer empty": (lambda: layer().forward(X[:0]), ValueError),
+    "layer integers": (lambda: layer().forward(X.astype(np.uint8)), TypeError),
+    "layer half precision": (lambda: layer().forward(X.astype(np.float16)), TypeError),
+    "layer mode": (lambda: layer().forward(X, mode="eval"), ValueError),
+    "layer n_out": (lambda: FullyConnected(-1, "relu"), ValueError),
+    "layer n_out type": (lambda: FullyConnected("8", "relu"), TypeError),
+    "layer activation": (lambda: FullyConnected(2, "swoosh"), ValueError),
+    "layer weights": (lambda: FullyConnected(2, "relu", "xavier"), ValueError),
+    "layer name": (lambda: initialize_layer("dense", n_out=2), ValueError),
+    "layer argument": (lambda: initialize_layer("fully_connected", units=2), TypeError),
+    # activations and weights
+    **{f"{name} integers": (lambda name=name: initialize_activation(name)(X.astype(int)), TypeError) for name in ACTIVATIONS},
+    **{f"{name} empty": (lambda name=name: initialize_activation(name)(X[:0]), ValueError) for name in ACTIVATIONS},
+    **{f"{name} gradient": (lambda name=name: initialize_activation(name).backward(X, Z), ValueError) for name in ACTIVATIONS},
+    "softmax rank": (lambda: initialize_activation("softmax")(X[0]), ValueError),
+    "activation name": (lambda: initialize_activation("gelo"), ValueError),
+    "weights size": (lambda: initialize_weights("normal")((0, 3)), ValueError),
+    "weights negative": (lambda: initialize_weights("he_normal")((-2, 3)), ValueError),
+    "weights fraction": (lambda: initialize_weights("he_normal")((2.5, 3)), TypeError),
+    "weights seed": (lambda: initialize_weights("normal")((2, 3), 7), TypeError),
+    "weights std": (lambda: Normal(std=-1.0), ValueError),
+    "weights bounds": (lambda: Uniform(low=1.0, high=0.0), ValueError),
+    "weights sparsity": (lambda: Sparse(sparsity=2.0), ValueError),
+    "weights name": (lambda: initialize_weights("glorot"), ValueError),
+    # losses
+    "cross entropy labels": (lambda: CrossEntropy().forward(np.full((4, 3), 0.5), np.full((4, 3), 1/3)), ValueError),
+    "cross entropy shape": (lambda: CrossEntropy().forward(Y, np.full((4, 2), 0.5)), ValueError),
+    "cross entropy backward": (lambda: CrossEntropy().backward(Y[:2], np.full((4, 3), 1/3)), ValueError),
+    "cross entropy negative": (lambda: CrossEntropy().forward(Y, -np.full((4, 3), 1/3)), ValueError),
+    "cross entropy integers": (lambda: CrossEntropy().forward(Y, Y.astype(int)), TypeError),
+    "cross entropy class numbers": (lambda: CrossEntropy().forward(np.array([0, 1, 2, 0]), np.full((4, 3), 1/3)), (TypeError, ValueError)),
+    "logits labels": (lambda: cross_entropy_from_logits(2*Y, X), ValueError),
+    "logits shape": (lambda: cross_entropy_from_logits_backward(Y, Z), ValueError),
+    "log softmax rank": (lambda: log_softmax(X[0]), ValueError),
+    "l2 shape": (lambda: L2().forward(Z, X), ValueError),
+    "l2 empty": (lambda: L2().backward(X[:0], X[:0]), ValueError),
+    "loss name": (lambda: initialize_loss("hinge"), ValueError),
+    # schedulers and optimizers
+    "constant lr": (lambda: Constant(0), ValueError),
+    "exponential decay": (lambda: Exponential(0.1, decay=-0.5), ValueError),
+    "exponential stage": (lambda: Exponential(0.1, stage_length=0), ValueError),
+    "scheduler epoch": (lambda: Exponential(0.1)(-1), ValueError),
+    "scheduler name": (lambda: initialize_scheduler("cosin"), ValueError),
+    "sgd lr": (lambda: SGD(lr=-1), ValueError),
+    "sgd momentum": (lambda: SGD(momentum=1.0), ValueError),
+    "sgd clip": (lambda: SGD(clip_norm=0), ValueError),
+    "sgd shape": (lambda: SGD().update("W", X, Z, 0), ValueError),
+    "sgd dtype": (lambda: SGD().update("W", X, X.astype(f32), 0), TypeError),
+    "optimizer name": (lambda: initialize_optimizer("adma"), ValueError),
+    "optimizer argument": (lambda: initialize_optimizer("SGD", momentun=0.9), TypeError),
+    "clip": (lambda: clip_by_global_norm([X], -1.0), ValueError),
+    # data
+    "data lengths": (lambda: Data(X, Y[:2]), ValueError),
+    "data empty": (lambda: Data(X[:0], Y[:0]), ValueError),
+    "data integers": (lambda: Data(X.astype(int), Y), TypeError),
+    "data nan": (lambda: Data(nan, Y), ValueError),
+    "data class numbers": (lambda: Data(X, np.array([0, 1, 2, 0])), TypeError),
+    "data batch size": (lambda: Data(X, Y, batch_size=0), ValueError),
+    "data rng": (lambda: Data(X, Y, rng=3), TypeError),
+    "dataset nan": (lambda: data(validation_set=nan, validation_labels=Y), ValueError),
+    "dataset features": (lambda: data(test_set=Z, test_labels=Y), ValueError),
+    "dataset labels": (lambda: data(test_set=X, test_labels=Z), ValueError),
+    "dataset precision": (lambda: data(test_set=X.astype(f32), test_labels=Y), TypeError),
+    "dataset name": (lambda: initialize_dataset("irises"), ValueError),
+    "one_hot floats": (lambda: one_hot([0.5, 1.0]), TypeError),
+    "one_hot negative": (lambda: one_hot([-1, 0]), ValueError),
+    "one_hot large": (lambda: one_hot([0, 3], 3), ValueError),
+    "scaling features": (lambda: min_max(X)(Z), ValueError),
+    "standardization nan": (lambda: standardization(nan), ValueError),
+    "split": (lambda: stratified_split([0, 1, 0, 1], 9), ValueError),
+    # networks
+    "network without layers": (lambda: NeuralNetwork([]), ValueError),
+    "network loss": (lambda: NeuralNetwork([layer()], loss="cross entropi"), ValueError),
+    "network optimizer": (lambda: NeuralNetwork([layer()], optimizer=0.1), TypeError),
+    "network seed": (lambda: NeuralNetwork([layer()], seed=1.5), TypeError),
+    "network predict nan": (lambda: net().predict(nan), ValueError),
+    "network predict list": (lambda: net().predict(X.tolist()), TypeError),
+    "network predict empty": (lambda: net().predict(X[:0]), ValueError),
+    "network predict targets": (lambda: net().predict(X, Y[:2]), ValueError),
+    "network epochs": (lambda: net().train(data(), epochs=0), ValueError),
+    "network epochs type": (lambda: net().train(data(), epochs=2.0), TypeError),
+    "network dataset": (lambda: net().train((X, Y), epochs=1), TypeError),
+    "network labels not one-hot": (lambda: net().train(data(training_labels=np.full((4, 3), 1/3)), epochs=1), ValueError),
+    "network labels too many": (lambda: net().train(data(training_labels=np.eye(4)), epochs=1), ValueError),
+    "network test part": (lambda: net().test(data()), ValueError),
+    "network summary": (lambda: net().summary(), ValueError),
+    "network output": (lambda: net().backward(Y, Y), ValueError),
+    "network error shape": (lambda: net().error(Y, Z), ValueError),
+    "logger name": (lambda: Logger("a/b", {}, {}), ValueError),
+    # gradient checks
+    "gradient float32": (lambda: check_gradients(np.tanh, X.astype(f32), X.astype(f32), X), TypeError),
+    "gradient shape": (lambda: check_gradients(np.tanh, X, X, Z), ValueError),
+    "adjoint shape": (lambda: adjoint_error(lambda x: x, lambda y: y, X, Z), ValueError),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input(case):
+    call, expected = CASES[case]
+    with pytest.raises(expected) as caught: call()
+    # who: expected ... got ...
+    assert re.match(r"(?s)[\w ]+: .*expected.*(got|names it)", str(caught.value)), str(caught.value)
+    assert caught.type in (ValueError, TypeError)
+
+
+def test_nothing_changes_before_the_error():
+    fresh = layer()
+    for bad in (images, X[:0], X.astype(int)):
+        with pytest.raises((ValueError, TypeError)): fresh.forward(bad)
+    assert not fresh.parameters and not fresh.cache and fresh.n_in is None
+    network = net()
+    network.train(data(), epochs=1)
+    before = [p.copy() for l in network.layers for p in l.parameters.values()]
+    for call in (lambda: network.predict(nan), lambda: network.train(data(training_set=np.ones((4, 5))), epochs=1), lambda: network.train(data(), epochs=-1)):
+        with pytest.raises(ValueError): call()
+    for b, p in zip(before, [p for l in network.layers for p in l.parameters.values()]): np.testing.assert_array_equal(b, p)
+    assert len(network.history) == 1
+
+
+def test_all_layers_refuse_the_same_things():
+    arguments = dict(fully_connected=dict(n_out=2, activation="relu"), conv2d=dict(n_out=2, kernel_shape=(2, 2), activation="relu"), pool2d=dict(kernel_shape=(2, 2)))
+    for name in LAYERS:
+        make = lambda: initialize_layer(name, **arguments.get(name, {}))
+        for bad, kind in ((images[:0], ValueError), (images.astype(int), TypeError), (images.tolist(), TypeError), (images[0, 0, 0], ValueError)):
+            with pytest.raises(kind): make().forward(bad)
+        with pytest.raises(RuntimeError): make().backward(images)

@@ -1,0 +1,98 @@
+"""The project agrees with itself: notebooks, library, README, metadata."""
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from configparser import ConfigParser
+from importlib import import_module
+from inspect import getmembers, isclass, isfunction, signature
+from pathlib import Path
+from pkgutil import walk_packages
+
+import pytest
+
+root = Path(__file__).resolve().parent.parent
+notebooks = sorted(p for p in (root/"nbs").rglob("*.ipynb") if not any(part.startswith(".") for part in p.parts))
+parser = ConfigParser(delimiters=["="])
+parser.read(root/"settings.ini", encoding="utf-8")
+settings = parser["DEFAULT"]
+
+
+@pytest.fixture(scope="module")
+def rebuilt(tmp_path_factory):
+    "A copy of the project after exporting and cleaning its notebooks."
+    copy = tmp_path_factory.mktemp("rebuilt")
+    for name in ("nbs", "hwnn"): shutil.copytree(root/name, copy/name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for name in ("pyproject.toml", "settings.ini", "_quarto.yml"): shutil.copy(root/name, copy)
+    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
+    code = "from nbdev.doclinks import nbdev_export; from nbdev.clean import nbdev_clean; nbdev_export.__wrapped__(); nbdev_clean.__wrapped__()"
+    subprocess.run([sys.executable, "-c", code], cwd=copy, env=env, check=True)
+    return copy
+
+
+def test_library_is_what_the_notebooks_export(rebuilt):
+    files = {p.relative_to(copy) for copy in (root, rebuilt) for p in (copy/"hwnn").rglob("*.py")}
+    stale = [str(f) for f in files if not ((root/f).exists() and (rebuilt/f).exists() and (root/f).read_text() == (rebuilt/f).read_text())]
+    assert not stale, f"{stale} differ from their notebooks: run make export"
+
+
+@pytest.mark.parametrize("path", notebooks, ids=lambda p: p.stem)
+def test_notebook_is_clean(path, rebuilt):
+    assert path.read_text() == (rebuilt/path.relative_to(root)).read_text(), "run nbdev-clean"
+
+
+@pytest.mark.parametrize("path", notebooks, ids=lambda p: p.stem)
+def test_notebook_form(path):
+    "What the site's builders and readers rely on."
+    for cell in json.loads(path.read_text())["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            assert r"\begin{align}" not in source and "{#eq-" not in source
+            continue
+        # nbdev runs cells that contain an import by themselves when it builds the site.
+        kinds = {type(node) for node in ast.parse(source).body} if "eval: false" not in source else set()
+        imports = kinds & {ast.Import, ast.ImportFrom}
+        assert not imports or kinds <= {ast.Import, ast.ImportFrom}, source
+        outputs = cell.get("outputs", [])
+        assert not any(o["output_type"] == "error" for o in outputs), source
+        if any(m.startswith("image/") for o in outputs for m in o.get("data", {})): assert "fig-alt" in source, source
+        assert not re.search(r"(/root|/home|/tmp|/work)/[a-z]", json.dumps(outputs)), "an output names a path of the machine that made it"
+
+
+def test_readme_matches_index():
+    subprocess.run([sys.executable, "tools/readme.py", "--check"], cwd=root, check=True)
+
+
+def test_what_stands_twice_is_the_same():
+    pyproject = tomllib.loads((root/"pyproject.toml").read_text())["project"]
+    assert pyproject["name"] == settings["name"]
+    assert pyproject.get("urls", {}).get("Repository", "") == settings["repository"]
+    lines = (root/"_quarto.yml").read_text().splitlines()
+    assert [l.split(": ", 1)[1] for l in lines if l.startswith("  description:")] == [settings["description"]]
+
+
+def public():
+    import hwnn
+    for info in walk_packages(hwnn.__path__, "hwnn."):
+        if info.name.rsplit(".", 1)[1].startswith("_") or info.name == "hwnn.all": continue
+        module = import_module(info.name)
+        for name in getattr(module, "__all__", []):
+            thing = getattr(module, name)
+            if isfunction(thing): yield thing
+            if isclass(thing):
+                yield thing
+                yield from (f for n, f in getmembers(thing, isfunction) if not n.startswith("_") and f.__module__ == info.name)
+
+
+@pytest.mark.parametrize("thing", list(dict.fromkeys(public())), ids=lambda t: f"{t.__module__}.{t.__qualname__}")
+def test_public_names_are_documented(thing):
+    from fastcore.docments import docments
+    assert thing.__doc__ and len(thing.__doc__.strip().splitlines()) <= 3
+    parameters = [p for p in signature(thing).parameters if p != "self"]
+    said = docments(thing)
+    missing = [p for p in parameters if not said.get(p)]
+    assert not missing, f"no comment for {missing}"
