@@ -27,7 +27,11 @@ def dense_layers(
 # %% ../nbs/12_train.ipynb #6e144d9d
 class Parser(argparse.ArgumentParser):
     "An argument parser whose errors are one line."
-    def error(self, message):
+    def error(
+        self,
+        message: str, # what is wrong with the arguments
+    ):
+        "Print the message on one line, and end the process with status 2."
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 # %% ../nbs/12_train.ipynb #928b715f

@@ -146,7 +146,12 @@ class Xavier(WeightInit):
         check_number(type(self).__name__, "gain", gain, above=0)
         self.gain = gain
 
-    def std(self, shape): return self.gain*math.sqrt(2/sum(fans(shape, type(self).__name__)))
+    def std(
+        self,
+        shape,  # (n_in, n_out) or (k_h, k_w, in_channels, out_channels)
+    ) -> float:
+        "The standard deviation of the weights. Raises ValueError for another shape."
+        return self.gain*math.sqrt(2/sum(fans(shape, type(self).__name__)))
 
 # %% ../nbs/05_weights.ipynb #3090be80
 class XavierUniform(Xavier):

@@ -46,5 +46,5 @@ print(net.test(data)["error"])
 
 
 def test_command_prints_no_bar_into_a_pipe(tmp_path):
-    run = subprocess.run([sys.executable, "-m", "hwnn.train", "--dataset", "iris", "--epochs", "2", "--out", tmp_path], capture_output=True, text=True, env=ENV)
+    run = subprocess.run([Path(sys.executable).with_name("hwnn-train"), "--dataset", "iris", "--epochs", "2", "--out", tmp_path], capture_output=True, text=True, env=ENV)
     assert run.returncode == 0 and run.stderr == "" and run.stdout.splitlines()[-1].startswith("test accuracy ")
