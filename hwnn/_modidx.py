@@ -152,6 +152,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'hwnn.layers.pooling.average_pool2d': ('layers/pooling.html#average_pool2d', 'hwnn/layers/pooling.py'),
                                      'hwnn.layers.pooling.average_pool2d_backward': ( 'layers/pooling.html#average_pool2d_backward',
                                                                                       'hwnn/layers/pooling.py'),
+                                     'hwnn.layers.pooling.check_flag': ('layers/pooling.html#check_flag', 'hwnn/layers/pooling.py'),
                                      'hwnn.layers.pooling.max_pool2d': ('layers/pooling.html#max_pool2d', 'hwnn/layers/pooling.py'),
                                      'hwnn.layers.pooling.max_pool2d_backward': ( 'layers/pooling.html#max_pool2d_backward',
                                                                                   'hwnn/layers/pooling.py'),

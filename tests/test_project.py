@@ -48,7 +48,10 @@ def test_notebook_is_clean(path, rebuilt):
 @pytest.mark.parametrize("path", notebooks, ids=lambda p: p.stem)
 def test_notebook_form(path):
     "What the site's builders and readers rely on."
-    for cell in json.loads(path.read_text())["cells"]:
+    cells = json.loads(path.read_text())["cells"]
+    # nbdev makes the front matter from title and line, and drops what else stands in their cell.
+    assert re.fullmatch(r"# .+\n\n> .+", "".join(cells[0]["source"]))
+    for cell in cells:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             assert r"\begin{align}" not in source and "{#eq-" not in source

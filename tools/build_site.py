@@ -41,6 +41,7 @@ def build_in_python():
 def restaged(text):
     "A processed file under its new address: links follow, and the name of the output is the file's own."
     text = re.sub(r"[\w./-]*\d+_\w+\.ipynb", lambda m: bare(m[0]), text)
+    text = re.sub(r"\[source\]\(/blob[^)]*\)\{[^}]*\}", "", text)  # links to a repository whose address settings.ini does not know yet
     return re.sub(r"\"output-file: [^\"]*\",\s*|output-file: .*\\n", "", text).replace("output-dir: ../_docs", "output-dir: _site")
 
 
