@@ -11,7 +11,7 @@ from inspect import signature
 import numpy as np
 from fastcore.basics import AttrDict, patch
 
-from ..checks import check_array, check_choice, create
+from ..checks import check_array, create
 
 # %% ../../nbs/layers/00_base.ipynb #5c59cc77
 MODES = ("train", "test")
@@ -59,7 +59,7 @@ def check_input(
 ):
     "Raise TypeError or ValueError unless input and mode fit the layer and the dtype of its parameters."
     name = type(layer).__name__
-    check_choice(name, "mode", mode, MODES)
+    if mode not in MODES: raise ValueError(f"{name}: expected mode to be 'train' or 'test', got {mode!r}")
     check_array(name, "input", X, *axes)
     for p in layer.parameters.values():
         if X.real.dtype != p.real.dtype:
