@@ -70,6 +70,24 @@ def test_readme_matches_index():
     subprocess.run([sys.executable, "tools/readme.py", "--check"], cwd=root, check=True)
 
 
+def test_every_page_is_in_the_sidebar():
+    listed = set(re.findall(r"- ([\w/]+\.ipynb)", (root/"_quarto.yml").read_text()))
+    assert listed == {p.relative_to(root/"nbs").as_posix() for p in notebooks}
+
+
+def test_site_builds(rebuilt):
+    "All links inside the site lead somewhere, and no page loads anything from another host."
+    shutil.copytree(root/"tools", rebuilt/"tools", dirs_exist_ok=True)
+    run = subprocess.run([sys.executable, "tools/build_site.py"], cwd=rebuilt, capture_output=True, text=True, env={k: v for k, v in os.environ.items() if k != "IN_TEST"})
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert "site:" not in run.stdout, run.stdout
+    pages = list((rebuilt/"_docs").rglob("*.html"))
+    assert len(pages) == len(notebooks)
+    for page in pages:
+        loaded = re.findall(r"""<(?:script|img|iframe)[^>]*\ssrc="(https?:[^"]*)|<link[^>]*\shref="(https?:[^"]*)""", page.read_text(encoding="utf-8"))
+        assert not loaded, (page.name, loaded)
+
+
 def test_what_stands_twice_is_the_same():
     pyproject = tomllib.loads((root/"pyproject.toml").read_text())["project"]
     assert pyproject["name"] == settings["name"]
