@@ -171,7 +171,7 @@ def cells_svg(
     start=None,  # title of the panel whose middle cell is marked at first
 ) -> str:
     "One SVG with the sentence of the marked cell below it. Raises ValueError for a title that is no panel's."
-    size, gap, x, y, right = 28, 34, 2, 18, 0
+    size, gap, x, y, right, small = 28, 34, 2, 18, 0, ' font-size="9.5"'
     flat = [panel for row in panels for panel in row]
     first = dict(zip([title for title, _, _ in flat], np.cumsum([0] + [A.size for _, A, _ in flat]).tolist()))
     linked, text = [set() for _ in range(sum(A.size for _, A, _ in flat))], [""]*sum(A.size for _, A, _ in flat)
@@ -193,7 +193,7 @@ def cells_svg(
                 strength = 0.06 + 0.5*abs(value)/(np.abs(A).max() or 1)
                 parts.append(f'<g data-l="{" ".join(map(str, sorted(linked[cell])))}" data-n="{html.escape(text[cell], quote=True)}"'
                              + ("" if k else ' tabindex="0"') + (f' class="{mark}"' if mark else "") + f' transform="translate({x + size*j},{y + size*i})">'
-                             f'<path d="M1 1h26v26H1z" fill-opacity="{strength:.2f}"/><text>{value:g}</text></g>')
+                             f'<path d="M1 1h26v26H1z" fill-opacity="{strength:.2f}"/><text{small if len(f"{value:g}") > 3 else ""}>{value:g}</text></g>')
             parts.append("</g>")
             right, x = max(right, x + size*A.shape[1]), x + max(size*A.shape[1], 7*len(title)) + gap
         x, y = 2, y + size*max(A.shape[0] for _, A, _ in row) + gap

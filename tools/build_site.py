@@ -4,12 +4,8 @@ from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
 stage, out = root/"_site_src", root/"_docs"
+NUMBER = re.compile(r"\b\d+[a-zA-Z0-9]*_(?=\w+\.ipynb)")  # in front of a notebook's name; nbdev's addresses drop it
 CDN = re.compile(r"https://cdn\.jsdelivr\.net/npm/katex@[^/\"']+/dist/")
-
-
-def bare(name):
-    "nbdev's address of a notebook: the number in front of its name is dropped."
-    return re.sub(r"(^|/)\d+[a-zA-Z0-9]*_([^/]*\.ipynb)", r"\1\2", name)
 
 
 def build_in_python():
@@ -22,7 +18,7 @@ def build_in_python():
     for path in proc.rglob("*"):
         rel = path.relative_to(proc)
         if path.is_dir() or rel.parts[0].startswith("."): continue
-        target = stage/bare(rel.as_posix())
+        target = stage/NUMBER.sub("", rel.as_posix())
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix not in (".ipynb", ".yml"): shutil.copy(path, target)
         else: target.write_text(restaged(path.read_text(encoding="utf-8")), encoding="utf-8")
@@ -41,7 +37,7 @@ def build_in_python():
 
 def restaged(text):
     "A processed file under its new address: links follow, and the name of the output is the file's own."
-    text = re.sub(r"[\w./-]*\d+_\w+\.ipynb", lambda m: bare(m[0]), text)
+    text = NUMBER.sub("", text)
     text = re.sub(r"\[source\]\(/blob[^)]*\)\{[^}]*\}", "", text)  # links to a repository whose address settings.ini does not know yet
     return re.sub(r"\"output-file: [^\"]*\",\s*|output-file: .*\\n", "", text).replace("output-dir: ../_docs", "output-dir: _site")
 

@@ -21,7 +21,7 @@ def columns(
     stride: tuple,        # (s_h, s_w)
     pad: tuple,           # ((top, bottom), (left, right))
 ) -> np.ndarray:
-    "im2col: a matrix with one row for each window, (batch*out_rows*out_cols, k_h*k_w*channels)."
+    "im2col: a matrix with a row for each window and a column for each of its `k_h*k_w*channels` values."
     view = windows(pad_images(X, pad), kernel_shape, stride)
     return view.reshape(view[..., 0, 0, 0].size, -1)
 
