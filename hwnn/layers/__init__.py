@@ -1,9 +1,11 @@
 """Layers of a network, and the table by which they are named."""
 from .base import Layer, initialize_layer
+from .batchnorm import BatchNorm1D
+from .convolution import Conv2D
 from .dropout import Dropout
 from .flatten import Flatten
 from .fully_connected import FullyConnected
 from .pooling import Pool2D
 
 # Names as layer dicts write them; hwnn.layers.base.initialize_layer looks here.
-known = dict(dropout=Dropout, flatten=Flatten, fully_connected=FullyConnected, pool2d=Pool2D)
+known = dict(batchnorm1d=BatchNorm1D, conv2d=Conv2D, dropout=Dropout, flatten=Flatten, fully_connected=FullyConnected, pool2d=Pool2D)
