@@ -5,7 +5,8 @@ from .convolution import Conv2D
 from .dropout import Dropout
 from .flatten import Flatten
 from .fully_connected import FullyConnected
+from .layernorm import LayerNorm
 from .pooling import Pool2D
 
 # Names as layer dicts write them; hwnn.layers.base.initialize_layer looks here.
-known = dict(batchnorm1d=BatchNorm1D, conv2d=Conv2D, dropout=Dropout, flatten=Flatten, fully_connected=FullyConnected, pool2d=Pool2D)
+known = dict(batchnorm1d=BatchNorm1D, conv2d=Conv2D, dropout=Dropout, flatten=Flatten, fully_connected=FullyConnected, layernorm=LayerNorm, pool2d=Pool2D)
