@@ -88,10 +88,23 @@ def test_site_builds(rebuilt):
         assert not loaded, (page.name, loaded)
 
 
+def test_an_address_makes_links(rebuilt, tmp_path):
+    "The repository's address stands in settings.ini alone; filled in, it appears in README, on the site and in the wheel's metadata."
+    for name in ("nbs", "tools", "hwnn"): shutil.copytree(rebuilt/name if name == "nbs" else root/name, tmp_path/name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "_proc", "[01]*.ipynb", "tutorials"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "_quarto.yml"): shutil.copy(root/name, tmp_path)
+    text = (root/"settings.ini").read_text()
+    (tmp_path/"settings.ini").write_text(re.sub("(?m)^repository =.*$", "repository = https://example.org/hwnn", text))
+    (tmp_path/"nbs/01_checks.ipynb").write_text((root/"nbs/01_checks.ipynb").read_text())
+    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
+    for tool in ("readme.py", "build_site.py"): subprocess.run([sys.executable, f"tools/{tool}"], cwd=tmp_path, check=True, env=env, capture_output=True)
+    assert "[Source](https://example.org/hwnn)" in (tmp_path/"README.md").read_text()
+    page = (tmp_path/"_docs/checks.html").read_text()
+    assert "https://example.org/hwnn/blob/main/hwnn/checks.py#L" in page and "https://example.org/hwnn/issues" in page
+
+
 def test_what_stands_twice_is_the_same():
     pyproject = tomllib.loads((root/"pyproject.toml").read_text())["project"]
     assert pyproject["name"] == settings["name"]
-    assert pyproject.get("urls", {}).get("Repository", "") == settings["repository"]
     lines = (root/"_quarto.yml").read_text().splitlines()
     assert [l.split(": ", 1)[1] for l in lines if l.startswith("  description:")] == [settings["description"]]
 

@@ -1,9 +1,13 @@
 """Build the website into _docs/ from nbs/ and _quarto.yml: with Quarto where it is installed, else in pure Python with smalldocs."""
-import os, re, shutil, subprocess, sys
+import os, re, shutil, subprocess
+from configparser import ConfigParser
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
 stage, out = root/"_site_src", root/"_docs"
+settings = ConfigParser(delimiters=["="])
+settings.read(root/"settings.ini", encoding="utf-8")
+address = settings["DEFAULT"]["repository"]
 NUMBER = re.compile(r"\b\d+[a-zA-Z0-9]*_(?=\w+\.ipynb)")  # in front of a notebook's name; nbdev's addresses drop it
 CDN = re.compile(r"https://cdn\.jsdelivr\.net/npm/katex@[^/\"']+/dist/")
 
@@ -38,7 +42,8 @@ def build_in_python():
 def restaged(text):
     "A processed file under its new address: links follow, and the name of the output is the file's own."
     text = NUMBER.sub("", text)
-    text = re.sub(r"\[source\]\(/blob[^)]*\)\{[^}]*\}", "", text)  # links to a repository whose address settings.ini does not know yet
+    if address: text = text.replace("](/blob/", f"]({address}/blob/").replace("website:\n", f"website:\n  repo-url: {address}\n  repo-actions: [issue]\n")
+    else: text = re.sub(r"\[source\]\(/blob[^)]*\)\{[^}]*\}", "", text)
     return re.sub(r"\"output-file: [^\"]*\",\s*|output-file: .*\\n", "", text).replace("output-dir: ../_docs", "output-dir: _site")
 
 
