@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
+from .checks import check_flag
+
 # %% ../nbs/10_logs.ipynb #2b2bce7f
 def as_number(
     owner: str,  # the class that asks, as the message names it
@@ -57,8 +59,9 @@ class History:
     def __iter__(self): return (dict(zip(self.columns, values)) for values in zip(*self.columns.values()))
 
     def __repr__(self):
-        last = ", ".join(f"{name}={value:.4g}" for name, value in self.last().items()) if len(self) else "empty"
-        return f"History({len(self)} rows, the last: {last})" if len(self) else "History(empty)"
+        if not len(self): return "History(empty)"
+        last = ", ".join(f"{name}={value:.4g}" for name, value in self.last().items())
+        return f"History({len(self)} rows, the last: {last})"
 
     def last(self) -> dict:
         "The last row. Raises ValueError if there is none."
@@ -194,6 +197,9 @@ class Logger:
             raise ValueError(f"Logger: expected model_name as a name without slashes, got {model_name!r}")
         for what, args in (("model_args", model_args), ("data_args", data_args)):
             if not isinstance(args, Mapping): raise TypeError(f"Logger: expected {what} as a dict, got {args!r}")
+        check_flag("Logger", "save", save)
+        check_flag("Logger", "plot", plot)
+        if not isinstance(save_dir, (str, os.PathLike)): raise TypeError(f"Logger: expected save_dir as a path, got {save_dir!r}")
         self.model_name, self.model_args, self.data_args = model_name, model_args, data_args
         self.save, self.plot, self.save_dir, self._run_dir = save, plot, Path(save_dir), None
         if save: self._start()
@@ -201,10 +207,13 @@ class Logger:
     def __repr__(self): return f"Logger({self.model_name!r}, save={self.save}, plot={self.plot}, save_dir={str(self.save_dir)!r})"
 
     def _start(self):
+        text = self._arguments() if self.save else None  # before the folder, which would be left behind empty
         self._run_dir = new_run_dir(self.save_dir, self.model_name)
-        if self.save:
-            text = json.dumps(jsonable(dict(model_args=self.model_args, data_args=self.data_args)), indent=2, allow_nan=False)
-            (self._run_dir/"arguments.json").write_text(text + "\n", encoding="utf-8")
+        if text: (self._run_dir/"arguments.json").write_text(text + "\n", encoding="utf-8")
+
+    def _arguments(self):
+        try: return json.dumps(jsonable(dict(model_args=self.model_args, data_args=self.data_args)), indent=2, allow_nan=False)
+        except RecursionError: raise ValueError("Logger: expected model_args and data_args that end somewhere, got some that contain themselves") from None
 
     @property
     def run_dir(self) -> Path:

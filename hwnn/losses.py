@@ -15,7 +15,7 @@ from .checks import check_array, check_one_hot, create
 class Loss:
     "Base class: `forward` gives the loss, averaged over the batch, `backward` its gradient with respect to the predictions."
     def __init__(self,
-        name: str,  # what logs call it
+        name: str,  # the name by which the loss is known
     ):
         self.name = name
 
@@ -43,16 +43,17 @@ def check_pair(
     predictions: str,   # what the predictions are called: "predictions", "logits"
     Y_hat: np.ndarray,  # (batch, features), the predictions
 ) -> np.ndarray:        # the targets in the dtype of the predictions
-    "Raise TypeError unless both are floating-point arrays, ValueError unless they have one shape (batch, features)."
+    "Raise TypeError unless both are floating-point arrays and the targets real, ValueError unless they have one shape (batch, features)."
     check_array(owner, predictions, Y_hat, "batch", "features")
     check_array(owner, targets, Y, *Y_hat.shape)
+    if np.iscomplexobj(Y): raise TypeError(f"{owner}: expected {targets} of dtype float32 or float64, got {Y.dtype}; take their real part")
     return Y.astype(Y_hat.dtype, copy=False)
 
 # %% ../nbs/06_losses.ipynb #e9962003
 class L2(Loss):
     "Half the mean of the squared differences over all elements. Raises TypeError and ValueError for arrays that do not fit."
     def __init__(self,
-        name: str = "l2",  # what logs call it
+        name: str = "l2",  # the name by which the loss is known
     ):
         super().__init__(name)
 
@@ -62,7 +63,7 @@ class L2(Loss):
     ) -> float:             # the loss
         "Half the mean square of `Y_hat - Y`."
         Y = check_pair("L2", "targets", Y, "predictions", Y_hat)
-        return (np.square(Y_hat - Y).mean()/2).item()
+        with np.errstate(under="ignore"): return (np.square(Y_hat - Y).mean()/2).item()
 
     def backward(self,
         Y: np.ndarray,      # (batch, features), targets
@@ -70,13 +71,14 @@ class L2(Loss):
     ) -> np.ndarray:        # (batch, features), the gradient at the predictions, in their dtype
         "The difference over the number of elements."
         Y = check_pair("L2", "targets", Y, "predictions", Y_hat)
-        return (Y_hat - Y)/Y_hat.size
+        with np.errstate(under="ignore"): return (Y_hat - Y)/Y_hat.size
 
-# %% ../nbs/06_losses.ipynb #ecedab4c
+# %% ../nbs/06_losses.ipynb #0b6cba52
 class CrossEntropy(Loss):
-    "Mean of -log of the true class's probability. Raises ValueError unless labels are one-hot and predictions not negative."
+    """Mean of -log of the true class's probability.
+    Raises ValueError unless labels are one-hot and predictions between 0 and 1, with a tolerance of 1e-4 above."""
     def __init__(self,
-        name: str = "cross_entropy",  # what logs call it
+        name: str = "cross_entropy",  # the name by which the loss is known
     ):
         super().__init__(name)
 
@@ -102,8 +104,9 @@ class CrossEntropy(Loss):
         "Check both arrays; the elements that enter the loss: the true classes, and every NaN."
         check_pair("CrossEntropy", "labels", Y, "predictions", Y_hat)
         check_one_hot("CrossEntropy", Y)
-        if (Y_hat.real < 0).any():
-            raise ValueError(f"CrossEntropy: expected predictions as probabilities, none below 0, got {np.nanmin(Y_hat.real):.4g}; "
+        outside = (Y_hat.real < 0) | (Y_hat.real > 1 + 1e-4)  # false for NaN
+        if outside.any():
+            raise ValueError(f"CrossEntropy: expected predictions as probabilities, between 0 and 1, got {Y_hat.real[outside][0]:.6g}; "
                              "for logits there is cross_entropy_from_logits")
         return (Y == 1) | np.isnan(Y_hat)
 
@@ -113,8 +116,9 @@ def log_softmax(
 ) -> np.ndarray:     # (batch, classes), logarithms of the probabilities, in the dtype of Z
     "log(softmax(Z)) for each row, without overflow. Raises TypeError and ValueError unless `Z` is a floating-point matrix."
     check_array("log_softmax", "logits", Z, "batch", "classes")
-    S = Z - Z.real.max(axis=1, keepdims=True)
-    S -= np.log(np.exp(S).sum(axis=1, keepdims=True))
+    with np.errstate(over="ignore", under="ignore"):  # a difference beyond the largest number is -inf, a small exp is 0
+        S = Z - Z.real.max(axis=1, keepdims=True)
+        S -= np.log(np.exp(S).sum(axis=1, keepdims=True))
     return S
 
 # %% ../nbs/06_losses.ipynb #8ead38b3
@@ -122,10 +126,11 @@ def cross_entropy_from_logits(
     Y: np.ndarray,  # (batch, classes), one-hot labels
     Z: np.ndarray,  # (batch, classes), logits
 ) -> float:         # the loss
-    "Cross entropy of softmax(Z), finite for all finite logits. Raises TypeError and ValueError for arrays that do not fit."
+    """Cross entropy of softmax(Z), infinite only where it, or its sum over the batch, is beyond the dtype's largest number.
+    Raises TypeError and ValueError for arrays that do not fit."""
     check_pair("cross_entropy_from_logits", "labels", Y, "logits", Z)
     check_one_hot("cross_entropy_from_logits", Y)
-    return (0 - log_softmax(Z)[Y == 1].mean()).item()
+    with np.errstate(over="ignore", under="ignore"): return (0 - log_softmax(Z)[Y == 1].mean()).item()
 
 # %% ../nbs/06_losses.ipynb #567b9909
 def cross_entropy_from_logits_backward(
@@ -135,7 +140,7 @@ def cross_entropy_from_logits_backward(
     "(softmax(Z) - Y)/batch. Raises TypeError and ValueError for arrays that do not fit."
     Y = check_pair("cross_entropy_from_logits_backward", "labels", Y, "logits", Z)
     check_one_hot("cross_entropy_from_logits_backward", Y)
-    return (np.exp(log_softmax(Z)) - Y)/len(Y)
+    with np.errstate(under="ignore"): return (np.exp(log_softmax(Z)) - Y)/len(Y)
 
 # %% ../nbs/06_losses.ipynb #2a266195
 def initialize_loss(

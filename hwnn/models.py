@@ -7,16 +7,18 @@ __all__ = ['NeuralNetwork', 'initialize_model']
 
 # %% ../nbs/11_models.ipynb #40c1ac80
 import os
+import re
 from copy import deepcopy
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
 from fastcore.basics import patch
 
 from .activations import SoftMax
-from .checks import check_array, check_finite, check_number
+from .checks import check_array, check_finite, check_number, check_one_hot, shape_text
 from .datasets import Dataset
-from .layers.base import Layer, initialize_layer
+from .layers.base import initialize_layer
 from .logs import History, progress
 from .losses import CrossEntropy, cross_entropy_from_logits, cross_entropy_from_logits_backward, initialize_loss
 from .optimizers import clip_by_global_norm, initialize_optimizer
@@ -28,17 +30,20 @@ class NeuralNetwork:
         self,
         layers,                       # list of layers: Layer objects, names, or dicts with the key "name"
         loss="cross_entropy",         # a Loss or its name
-        optimizer="SGD",              # an Optimizer, its name, or a dict with the key "name"
+        optimizer="SGD",              # an Optimizer, of which the network takes a copy, its name, or a dict with the key "name"
         logger=None,                  # a Logger, told of every epoch, or None
         seed=None,                    # seed of the generator from which all layers draw; None is 0
     ):
         if not isinstance(layers, (list, tuple)) or not len(layers):
             raise ValueError(f"NeuralNetwork: expected a list of at least one layer, got {layers!r}")
+        if logger is not None and not (hasattr(logger, "log") and hasattr(logger, "finish")):
+            raise TypeError(f"NeuralNetwork: expected a logger with the methods log and finish, got {logger!r}")
         if seed is not None: check_number("NeuralNetwork", "seed", seed, integer=True, at_least=0)
         self.layers = [initialize_layer(layer) for layer in layers]
         if len({id(layer) for layer in self.layers}) < len(self.layers):
             raise ValueError("NeuralNetwork: expected each layer once, got one object in two places")
-        self.loss, self.optimizer, self.logger = initialize_loss(loss), initialize_optimizer(optimizer), logger
+        # a copy, since an optimizer keeps its state under names that two networks share
+        self.loss, self.optimizer, self.logger = initialize_loss(loss), deepcopy(initialize_optimizer(optimizer)), logger
         self.rng = np.random.default_rng(0 if seed is None else seed)
         for layer in self.layers: layer.rng = self.rng
         self.history, self.input_shape, self._out = History(), None, None
@@ -48,6 +53,12 @@ class NeuralNetwork:
         return f"NeuralNetwork(\n{rows}  loss: {self.loss!r}\n  optimizer: {self.optimizer!r})"
 
 # %% ../nbs/11_models.ipynb #5831e45c
+def _run(layers, X, mode):
+    "The input through one layer after the other."
+    for layer in layers: X = layer.forward(X, mode)
+    return X
+
+# %% ../nbs/11_models.ipynb #12846dc9
 @patch
 def forward(
     self: NeuralNetwork,
@@ -55,39 +66,46 @@ def forward(
     mode: str = "train", # "train" or "test", handed to every layer
 ) -> np.ndarray:
     "The output of the last layer. Raises TypeError and ValueError unless the input fits."
-    out = X
-    for layer in self.layers: out = layer.forward(out, mode)
+    if self.input_shape is None: _run(deepcopy(self.layers), X, mode)   # what fails in a later layer must not leave the earlier ones made
+    out = _run(self.layers, X, mode)
     self.input_shape, self._out = X.shape[1:], out
     return out
 
 # %% ../nbs/11_models.ipynb #fb0a8c7c
 @patch
-def loss_and_gradient(
+def _logits(self: NeuralNetwork, out):
+    "The last layer's Z where the loss can be computed from it (softmax with cross entropy), else None. Raises ValueError unless `out` is the last output."
+    if out is not self._out: raise ValueError("NeuralNetwork: expected the output of the last forward pass, got another array")
+    last = self.layers[-1]
+    if type(self.loss) is not CrossEntropy or type(getattr(last, "activation", None)) is not SoftMax: return None
+    if "Z" not in last.cache: raise RuntimeError("NeuralNetwork: expected a forward pass before the loss, got an empty cache")
+    return last.cache["Z"]
+
+# %% ../nbs/11_models.ipynb #1f24a86c
+@patch
+def loss_of(
     self: NeuralNetwork,
     target: np.ndarray, # shaped like `out`, targets
     out: np.ndarray,    # (batch, n_out), what the last forward pass returned
-):
-    "The loss, its gradient at the last layer, and whether that gradient stands before the activation (softmax with cross entropy) or after it."
-    if out is not self._out: raise ValueError("NeuralNetwork: expected the output of the last forward pass, got another array")
-    last = self.layers[-1]
-    if isinstance(self.loss, CrossEntropy) and isinstance(getattr(last, "activation", None), SoftMax):
-        Z = last.cache["Z"]
-        return cross_entropy_from_logits(target, Z), cross_entropy_from_logits_backward(target, Z), True
-    return self.loss.forward(target, out), self.loss.backward(target, out), False
+) -> float:
+    "The loss of an output. Raises TypeError and ValueError unless target and out fit."
+    Z = self._logits(out)
+    return self.loss.forward(target, out) if Z is None else cross_entropy_from_logits(target, Z)
 
-# %% ../nbs/11_models.ipynb #1f24a86c
+# %% ../nbs/11_models.ipynb #9c6d4a32
 @patch
 def backward(
     self: NeuralNetwork,
     target: np.ndarray, # shaped like `out`, targets
     out: np.ndarray,    # (batch, n_out), what the last forward pass returned
 ) -> float:
-    "The loss; the gradients of all parameters are left in the layers. Raises ValueError unless target and out fit."
-    loss, dL, at_Z = self.loss_and_gradient(target, out)
-    learning = [k for k, layer in enumerate(self.layers) if layer.parameters]
-    for k in reversed(range(learning[0] if learning else 0, len(self.layers))):
-        last = k == len(self.layers) - 1
-        dL = self.layers[k].backward(dL, at_Z=at_Z and last, skip_dX=k == learning[0]) if learning else dL
+    "The loss; the gradients of all parameters are left in the layers. Raises TypeError and ValueError unless target and out fit."
+    loss, Z = self.loss_of(target, out), self._logits(out)
+    dL = self.loss.backward(target, out) if Z is None else cross_entropy_from_logits_backward(target, Z)
+    first = next((k for k, layer in enumerate(self.layers) if layer.parameters), len(self.layers))
+    for k in reversed(range(first, len(self.layers))):
+        at_Z = Z is not None and k == len(self.layers) - 1
+        dL = self.layers[k].backward(dL, at_Z=at_Z, skip_dX=k == first)
     return loss
 
 # %% ../nbs/11_models.ipynb #fcc5879b
@@ -99,7 +117,8 @@ def update(
     "Move all parameters by one step of the optimizer, after clipping all gradients jointly. Raises RuntimeError without a backward pass."
     owners = [(k, layer, name) for k, layer in enumerate(self.layers) for name in layer.parameters]
     missing = [f"{k}.{name}" for k, layer, name in owners if name not in layer.gradients]
-    if missing: raise RuntimeError(f"NeuralNetwork: expected a backward pass before update, got no gradient for {', '.join(missing)}")
+    if missing or self.input_shape is None:
+        raise RuntimeError(f"NeuralNetwork: expected a backward pass before update, got no gradient for {', '.join(missing) or 'any parameter'}")
     grads = [layer.gradients[name] for _, layer, name in owners]
     if self.optimizer.clip_norm is not None: grads, _ = clip_by_global_norm(grads, self.optimizer.clip_norm)
     for (k, layer, name), grad in zip(owners, grads):
@@ -115,14 +134,17 @@ def predict(
     batch_size: int = 256, # examples per forward pass
 ):
     "The outputs in test mode; with targets, the outputs and the loss. Nothing is learned. Raises ValueError for NaN and for shapes that do not fit."
-    check_array("NeuralNetwork", "input", X, "batch", *(self.input_shape or [f"axis {k}" for k in range(1, np.ndim(X))]))
+    axes = self.input_shape or [f"axis {k}" for k in range(1, getattr(X, "ndim", 2))]
+    check_array("NeuralNetwork", "input", X, "batch", *axes)
     check_finite("NeuralNetwork", "input", X)
     check_number("NeuralNetwork", "batch_size", batch_size, integer=True, at_least=1)
-    if Y is not None: check_array("NeuralNetwork", "targets", Y, len(X), "n_out")
+    if Y is not None:
+        check_array("NeuralNetwork", "targets", Y, len(X), "n_out")
+        check_finite("NeuralNetwork", "targets", Y)
     outs, loss = [], 0.0
     for at in range(0, len(X), batch_size):
         out = self.forward(X[at:at + batch_size], mode="test")
-        if Y is not None: loss += self.loss_and_gradient(Y[at:at + batch_size], out)[0]*len(out)
+        if Y is not None: loss += self.loss_of(Y[at:at + batch_size], out)*len(out)
         outs.append(out)
     for layer in self.layers: layer.cache.clear()
     outs = np.concatenate(outs)
@@ -136,24 +158,50 @@ def error(
     out: np.ndarray,    # (batch, n_out), outputs
 ) -> float:
     "With cross entropy the share of examples whose largest output is not the true class; with another loss the mean square error."
-    check_array("NeuralNetwork", "out", out, *np.shape(target))
+    check_array("NeuralNetwork", "target", target, "batch", "n_out")
+    check_array("NeuralNetwork", "out", out, *target.shape)
+    check_finite("NeuralNetwork", "out", out)
     if isinstance(self.loss, CrossEntropy): return float((out.argmax(axis=1) != target.argmax(axis=1)).mean())
     return float(((out - target)**2).mean())
 
 # %% ../nbs/11_models.ipynb #d9e9dfc8
 @patch
-def _snapshot(self: NeuralNetwork):
-    "Copies of all that training changes."
-    return [(deepcopy(layer.parameters), deepcopy(layer.state)) for layer in self.layers], deepcopy(self.optimizer.cache)
+def _check_dataset(
+    self: NeuralNetwork,
+    dataset, # what was given as the dataset
+):
+    "Raise TypeError or ValueError unless the network can be trained or tested on this dataset."
+    if not isinstance(dataset, Dataset): raise TypeError(f"NeuralNetwork: expected a Dataset, got {type(dataset).__name__}")
+    n_out = self.layers[-1].n_out if hasattr(self.layers[-1], "activation") else None
+    if n_out not in (None, dataset.out_dim):
+        raise ValueError(f"NeuralNetwork: expected labels (examples, {n_out}), like the output of the last layer, got (examples, {dataset.out_dim})")
+    for part in (dataset.train, dataset.validate, dataset.test):
+        if part is not None and part.Y is not None and isinstance(self.loss, CrossEntropy): check_one_hot("NeuralNetwork", part.Y)
 
 # %% ../nbs/11_models.ipynb #8d45540f
 @patch
-def _restore(self: NeuralNetwork, snapshot):
-    "Put back what `_snapshot` copied."
-    layers, self.optimizer.cache = snapshot
-    for layer, (parameters, state) in zip(self.layers, layers): layer.parameters, layer.state = parameters, state
+def _snapshot(self: NeuralNetwork):
+    "Copies of all that training changes: parameters and states of the layers, and the optimizer's own state."
+    return [(deepcopy(layer.parameters), deepcopy(layer.state)) for layer in self.layers], deepcopy(self.optimizer.cache)
 
 # %% ../nbs/11_models.ipynb #1cb2146c
+@patch
+def _stop(self: NeuralNetwork, good, loss, where, epochs_kept):
+    "Put back a snapshot, and raise FloatingPointError."
+    layers, self.optimizer.cache = good
+    for layer, (parameters, state) in zip(self.layers, layers): layer.parameters, layer.state = parameters, state
+    kept = f"at the end of epoch {epochs_kept}" if epochs_kept else "from before the training"
+    raise FloatingPointError(f"NeuralNetwork: expected a finite loss, got {loss} {where}; the parameters are those {kept}. "
+                             f"A smaller lr (now {self.optimizer.lr_scheduler(epochs_kept):g}) or a clip_norm helps")
+
+# %% ../nbs/11_models.ipynb #c28f4cdc
+@patch
+def _evaluate(self: NeuralNetwork, X, Y):
+    "Loss and error in test mode; the error is NaN where the loss is not finite."
+    outs, loss = self.predict(X, Y)
+    return loss, self.error(Y, outs) if isfinite(loss) else float("nan")
+
+# %% ../nbs/11_models.ipynb #e8514dc2
 @patch
 def train(
     self: NeuralNetwork,
@@ -162,51 +210,40 @@ def train(
 ) -> History:
     "Train, and return the history of all epochs so far. Raises FloatingPointError when the loss is not finite, with the parameters of the last good epoch kept."
     check_number("NeuralNetwork", "epochs", epochs, integer=True, at_least=1)
-    if not isinstance(dataset, Dataset): raise TypeError(f"NeuralNetwork: expected a Dataset, got {type(dataset).__name__}")
-    last, data, start = self.layers[-1], dataset.train, len(self.history)
-    if start and ("validation_loss" in self.history.columns) != (dataset.validate is not None):
+    self._check_dataset(dataset)
+    data, validate, start = dataset.train, dataset.validate, len(self.history)
+    if start and ("validation_loss" in self.history.columns) != (validate is not None):
         raise ValueError("NeuralNetwork: expected a validation part in all trainings of a network or in none, since they share one history; got the other kind")
-    if last.n_out is None and hasattr(last, "activation"): last.n_out = dataset.out_dim
-    data.reset()
-    good = None
-    with progress(total=epochs*data.samples_per_epoch, desc="training") as bar, np.errstate(over="ignore", invalid="ignore"):
+    if self.layers[-1].n_out is None: self.layers[-1].n_out = dataset.out_dim
+    if 0 < data.position < len(data): data.shuffle()   # somebody else began this pass
+    states, good = [deepcopy(layer.state) for layer in self.layers], self._snapshot() if self.input_shape else None
+    with progress(total=epochs*data.samples_per_epoch, desc="training") as bar, np.errstate(over="ignore", under="ignore", invalid="ignore"):
         for epoch in range(start, start + epochs):
             loss = error = 0.0
             for step in range(data.samples_per_epoch):
                 X, Y = data.sample()
-                out = self.forward(X)
-                if good is None: good = self._snapshot()   # here, since the first forward pass makes the parameters
+                try: out = self.forward(X)
+                except FloatingPointError as e:
+                    if good: self._stop(good, e, f"at epoch {epoch + 1}, step {step + 1}", epoch)
+                    raise
+                if not good:   # the first forward pass has made the parameters, and changed the states
+                    made, cache = self._snapshot()
+                    good = [(parameters, state) for (parameters, _), state in zip(made, states)], cache
                 batch_loss = self.backward(Y, out)
-                if not np.isfinite(batch_loss): self._stop(good, batch_loss, epoch, step, start)
+                if not isfinite(batch_loss): self._stop(good, batch_loss, f"at epoch {epoch + 1}, step {step + 1}", epoch)
                 loss, error = loss + batch_loss*len(X), error + self.error(Y, out)*len(X)
                 self.update(epoch)
                 bar.update()
-            if not all(np.isfinite(p).all() for layer in self.layers for p in layer.parameters.values()):
-                self._stop(good, np.nan, epoch, step, start)
+            after, error_after = self._evaluate(X, Y) if validate is None else self._evaluate(validate.X, validate.Y)
+            if not isfinite(after): self._stop(good, after, f"after epoch {epoch + 1}", epoch)
             good = self._snapshot()
-            row = dict(epoch=epoch + 1, lr=self.optimizer.lr_scheduler(epoch), train_loss=loss/data.n_samples, train_error=error/data.n_samples)
-            if dataset.validate is not None: row.update(zip(("validation_loss", "validation_error"), self._evaluate(dataset.validate)))
+            row = dict(epoch=epoch + 1, lr=self.optimizer.lr_scheduler(epoch), train_loss=loss/len(data), train_error=error/len(data))
+            if validate is not None: row.update(validation_loss=after, validation_error=error_after)
             self.history.append(**row)
             if self.logger is not None: self.logger.log(row)
     for layer in self.layers: layer.clear_gradients()
     if self.logger is not None: self.logger.finish(self.history)
     return self.history
-
-# %% ../nbs/11_models.ipynb #c28f4cdc
-@patch
-def _stop(self: NeuralNetwork, good, loss, epoch, step, start):
-    "Put back the last good parameters and raise FloatingPointError."
-    self._restore(good)
-    kept = f"at the end of epoch {epoch}" if epoch > start else "before this training"
-    raise FloatingPointError(f"NeuralNetwork: expected a finite loss, got {loss} at epoch {epoch + 1}, step {step + 1}; the parameters are those {kept}. "
-                             f"A smaller lr (now {self.optimizer.lr_scheduler(epoch):g}) or a clip_norm helps")
-
-# %% ../nbs/11_models.ipynb #e8514dc2
-@patch
-def _evaluate(self: NeuralNetwork, data):
-    "Loss and error on a part of a dataset, in test mode."
-    outs, loss = self.predict(data.X, data.Y)
-    return loss, self.error(data.Y, outs)
 
 # %% ../nbs/11_models.ipynb #59c55cad
 @patch
@@ -216,11 +253,17 @@ def test(
     save_predictions: bool = False,  # put the outputs into the result as well
 ) -> dict:
     "Loss and error on the test part, in test mode: `loss`, `error`, and with `save_predictions` also `prediction` (n_test, n_out)."
+    self._check_dataset(dataset)
     if dataset.test is None: raise ValueError("NeuralNetwork: expected a dataset with a test part, got none")
     if dataset.test.Y is None: raise ValueError("NeuralNetwork: expected test labels, got none; predict(dataset.test.X) needs no labels")
     outs, loss = self.predict(dataset.test.X, dataset.test.Y)
     result = dict(loss=loss, error=self.error(dataset.test.Y, outs))
     return {**result, "prediction": outs} if save_predictions else result
+
+# %% ../nbs/11_models.ipynb #053f3cb6
+def _dtype(layers, otherwise=np.float32):
+    "The dtype of the layers' parameters, or another where there are none."
+    return next((p.dtype for layer in layers for p in layer.parameters.values()), np.dtype(otherwise))
 
 # %% ../nbs/11_models.ipynb #093a1f48
 def _trial(
@@ -243,13 +286,14 @@ def summary(
     input_shape=None, # shape of one example, such as (64,) or (8, 8, 1); not needed after a forward pass
 ) -> str:
     "A table of the layers, their output shapes and parameter counts. Raises ValueError when the input's shape is not known."
-    input_shape = self.input_shape if input_shape is None else tuple(input_shape)
+    input_shape = self.input_shape if input_shape is None else input_shape
     if input_shape is None: raise ValueError("NeuralNetwork: expected input_shape, the shape of one example such as (64,), since no input was seen yet; got None")
-    dtypes = [p.dtype for layer in self.layers for p in layer.parameters.values()]
-    layers, shapes = _trial(self.layers, input_shape, dtypes[0] if dtypes else np.float32)
+    if not isinstance(input_shape, (tuple, list)): raise TypeError(f"NeuralNetwork: expected input_shape as a tuple such as (64,), got {input_shape!r}")
+    for n in input_shape: check_number("NeuralNetwork", "each size in input_shape", n, integer=True, at_least=1)
+    layers, shapes = _trial(self.layers, input_shape, _dtype(self.layers))
     counts = [sum(p.size for p in layer.parameters.values()) for layer in layers]
-    rows = [("layer", "output", "parameters"), ("input", str(("batch", *input_shape)).replace("'", ""), "")]
-    rows += [(type(layer).__name__, str(("batch", *shape)).replace("'", ""), f"{count:,}") for layer, shape, count in zip(layers, shapes, counts)]
+    rows = [("layer", "output", "parameters"), ("input", shape_text(("batch", *input_shape)), "")]
+    rows += [(type(layer).__name__, shape_text(("batch", *shape)), f"{count:,}") for layer, shape, count in zip(layers, shapes, counts)]
     rows += [("total", "", f"{sum(counts):,}")]
     widths = [max(len(row[c]) for row in rows) for c in range(3)]
     return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows)
@@ -265,41 +309,54 @@ def save(
     self: NeuralNetwork,
     path, # file to write, by custom with the suffix .safetensors
 ):
-    "Write parameters and states to a safetensors file. Raises RuntimeError when there are none yet."
+    "Write parameters and states to a safetensors file. Raises RuntimeError before the first forward pass, ValueError unless a file can stand at `path`."
     from safetensors.numpy import save_file
-    arrays = {name: np.ascontiguousarray(d[key]) for name, (d, key) in _named_arrays(self.layers).items()}
-    if not arrays: raise RuntimeError("NeuralNetwork: expected parameters to save, got none; they are made on the first forward pass")
+    if self.input_shape is None: raise RuntimeError("NeuralNetwork: expected a forward pass before save, which makes the parameters; got none")
     path = Path(path)
+    if path.is_dir() or not path.parent.is_dir(): raise ValueError(f"NeuralNetwork: expected the name of a file in a folder that exists, got {str(path)!r}")
     beside = path.with_name(path.name + ".part")
-    save_file(arrays, beside, metadata={"input_shape": " ".join(map(str, self.input_shape))})
-    os.replace(beside, path)
+    try:
+        arrays = {name: np.ascontiguousarray(d[key]) for name, (d, key) in _named_arrays(self.layers).items()}
+        save_file(arrays, beside, metadata={"input_shape": " ".join(map(str, self.input_shape))})
+        os.replace(beside, path)
+    finally: beside.unlink(missing_ok=True)
 
 # %% ../nbs/11_models.ipynb #4098298c
+def _read(path):
+    "The arrays of a safetensors file and the input shape in its metadata. Raises FileNotFoundError, or ValueError unless it is one that `save` wrote."
+    from safetensors import SafetensorError, safe_open
+    if not Path(path).is_file(): raise FileNotFoundError(f"NeuralNetwork: expected a safetensors file, got {str(path)!r}, where there is none")
+    try:
+        with safe_open(os.fspath(path), framework="np") as file:
+            arrays, shape = {name: file.get_tensor(name) for name in file.keys()}, (file.metadata() or {}).get("input_shape", "")
+    except SafetensorError as e: raise ValueError(f"NeuralNetwork: expected a safetensors file, got {path}: {e}") from e
+    if not re.fullmatch(r"[1-9]\d*( [1-9]\d*)*", shape): raise ValueError(f"NeuralNetwork: expected an input_shape such as '8 8 1' in the metadata of {path}, got {shape!r}")
+    return arrays, tuple(map(int, shape.split()))
+
+# %% ../nbs/11_models.ipynb #226d6d1a
 @patch
 def load(
     self: NeuralNetwork,
     path, # safetensors file that `save` wrote
 ):
-    "Replace parameters and states by those of a file. Raises ValueError, and changes nothing, unless names, shapes and dtypes fit."
-    from safetensors import SafetensorError, safe_open
-    try:
-        with safe_open(os.fspath(path), framework="np") as file:
-            loaded = {name: file.get_tensor(name) for name in file.keys()}
-            input_shape = tuple(int(n) for n in (file.metadata() or {}).get("input_shape", "").split())
-    except SafetensorError as e: raise ValueError(f"NeuralNetwork: expected a safetensors file, got {path}: {e}") from e
-    input_shape = self.input_shape or input_shape
-    if not input_shape: raise ValueError(f"NeuralNetwork: expected the entry input_shape in the metadata of {path}, got none; was it written by save?")
-    layers, _ = _trial(self.layers, input_shape, next((a.dtype for a in loaded.values()), np.float32))
+    "Replace parameters and states by those of a file. Raises ValueError, and changes nothing, unless names, shapes and dtypes fit; FileNotFoundError."
+    loaded, input_shape = _read(path)
+    dtype = _dtype(self.layers, next((a.dtype for a in loaded.values()), np.float32))
+    if dtype not in (np.float32, np.float64): raise ValueError(f"NeuralNetwork: expected arrays of float32 or float64 in {path}, got {dtype}")
+    layers = deepcopy(self.layers)
+    if layers[-1].n_out is None and f"{len(layers) - 1}.W" in loaded: layers[-1].n_out = loaded[f"{len(layers) - 1}.W"].shape[-1]
+    layers, _ = _trial(layers, self.input_shape or input_shape, dtype)
     places = _named_arrays(layers)
     needed = {name: d[key] for name, (d, key) in places.items()}
-    text = lambda arrays, name: f"{arrays[name].shape} {arrays[name].dtype}" if name in arrays else "no such array"
+    text = lambda arrays, name: f"{shape_text(arrays[name].shape)} {arrays[name].dtype}" if name in arrays else "no such array"
     for name in sorted({*needed, *loaded}):
         if text(needed, name) != text(loaded, name):
             raise ValueError(f"NeuralNetwork: expected {name} {text(needed, name)}, got {text(loaded, name)} in {path}")
     for name, (d, key) in places.items(): d[key] = loaded[name]
     for ours, new in zip(self.layers, layers):
         ours.parameters, ours.state, ours.n_in, ours.n_out = new.parameters, new.state, new.n_in, new.n_out
-    self.input_shape = input_shape
+    self.input_shape = self.input_shape or input_shape
+    self.optimizer.cache.clear()
 
 # %% ../nbs/11_models.ipynb #420ab1d3
 def initialize_model(

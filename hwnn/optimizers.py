@@ -15,7 +15,16 @@ from .schedulers import initialize_scheduler
 
 # %% ../nbs/08_optimizers.ipynb #2e207b6a
 class Optimizer:
-    "Base class: `update` turns a gradient into the step to subtract from the parameter."
+    """Base class: `update` turns a gradient into the step to subtract from the parameter.
+    A subclass with its own `__init__` calls this one. Raises ValueError for numbers out of range."""
+    def __init__(self,
+        lr_scheduler="constant",   # name of a scheduler, or a Scheduler object
+        clip_norm: float = None,   # largest global norm of the gradients, above 0; None for any
+    ):
+        if clip_norm is not None: check_number(type(self).__name__, "clip_norm", clip_norm, above=0)
+        self.lr_scheduler, self.clip_norm = initialize_scheduler(lr_scheduler), None if clip_norm is None else float(clip_norm)
+        self.cache = {}  # param_name -> state
+
     def update(self,
         param_name: str,         # which parameter: the key of its state
         param: np.ndarray,       # the parameter, left as it is
@@ -25,7 +34,7 @@ class Optimizer:
         "The step to subtract. A subclass says which."
         raise NotImplementedError(f"{type(self).__name__}: expected a method update(param_name, param, param_grad, epoch)")
 
-# %% ../nbs/08_optimizers.ipynb #da42ccf1
+# %% ../nbs/08_optimizers.ipynb #cdf87a39
 class SGD(Optimizer):
     "Stochastic gradient descent with momentum: `v = momentum*v + lr*g` is the step. Raises ValueError for numbers out of range. Polyak 1964."
     def __init__(self,
@@ -33,16 +42,14 @@ class SGD(Optimizer):
         lr_scheduler="constant",     # name of a scheduler, or a Scheduler object, which then has its own learning rate
         momentum: float = 0.0,       # share of the velocity that is kept, at least 0 and below 1
         clip_norm: float = None,     # largest global norm of the gradients; the network clips them jointly before `update`
-        lr_decay: float = 0.9,       # scheduler: factor lost in each stage
+        lr_decay: float = 0.9,       # scheduler: share of the rate that is left after a stage, above 0 and at most 1
         stage_length: float = 1000,  # scheduler: epochs in a stage
         staircase: bool = False,     # scheduler: whether the rate drops at the end of a stage only
     ):
         check_number("SGD", "lr", lr, above=0)
         check_number("SGD", "momentum", momentum, at_least=0, below=1)
-        if clip_norm is not None: check_number("SGD", "clip_norm", clip_norm, above=0)
-        self.lr_scheduler = initialize_scheduler(lr_scheduler, lr, lr_decay, stage_length, staircase)
-        self.momentum, self.clip_norm = float(momentum), clip_norm
-        self.cache = {}  # param_name -> velocity
+        super().__init__(initialize_scheduler(lr_scheduler, lr, lr_decay, stage_length, staircase), clip_norm)
+        self.momentum = float(momentum)  # the velocities are in cache
 
     def update(self,
         param_name: str,         # which parameter: the key of its velocity
@@ -55,12 +62,14 @@ class SGD(Optimizer):
         check_array("SGD", f"parameter {param_name}", param, *getattr(param, "shape", ()))
         self._check_like(f"gradient of {param_name}", param_grad, param)
         if v is not None: self._check_like(f"velocity of {param_name}", v, param)
-        step = float(self.lr_scheduler(epoch)) * param_grad
-        if self.momentum:
-            if v is None: v = self.cache[param_name] = np.zeros_like(param)
-            v *= self.momentum
-            v += step
-            step[...] = v
+        lr = float(self.lr_scheduler(epoch))
+        with np.errstate(under="ignore"):  # a velocity that fades away ends at 0
+            step = lr*param_grad
+            if self.momentum:
+                if v is None: v = self.cache[param_name] = np.zeros_like(param)
+                v *= self.momentum
+                v += step
+                step[...] = v
         return step
 
     def _check_like(self, what, X, param):
@@ -75,12 +84,18 @@ def clip_by_global_norm(
     gradients,         # list of gradient arrays, all that are to be clipped together
     clip_norm: float,  # the largest norm that is let through, above 0
 ):                     # list of arrays, the same ones where nothing had to be clipped; and the norm before clipping, a float
-    "Scale all gradients by one factor, so that their joint norm is at most `clip_norm`. A NaN or infinite norm is returned with the gradients as they are. Pascanu et al. 2013."
+    """Scale all gradients by one factor, so that their joint norm is at most `clip_norm`.
+    With a NaN or an infinity among them they are returned as they are. Pascanu et al. 2013."""
     check_number("clip_by_global_norm", "clip_norm", clip_norm, above=0)
-    gradients = list(gradients)
+    clip_norm, gradients, unit = float(clip_norm), list(gradients), 1.0
     for i, g in enumerate(gradients): check_array("clip_by_global_norm", f"gradient {i}", g, *getattr(g, "shape", ()))
-    norm = math.sqrt(sum(np.square(g, dtype=np.float64).sum() for g in gradients))
-    if clip_norm < norm < math.inf: gradients = [g * (clip_norm/norm) for g in gradients]
+    with np.errstate(over="ignore", under="ignore"):
+        total = float(sum(np.square(g, dtype=np.float64).sum() for g in gradients))
+        if not 1e-280 < total < math.inf:  # squares are lost: measure in units of the largest magnitude
+            peak = max((float(np.abs(g).max()) for g in gradients), default=0.0)
+            if 0 < peak < math.inf: unit, total = peak, float(sum(np.square(g/peak, dtype=np.float64).sum() for g in gradients))
+        norm = unit*math.sqrt(total)
+        if clip_norm < norm and total < math.inf: gradients = [g/unit*(clip_norm/math.sqrt(total)) for g in gradients]
     return gradients, norm
 
 # %% ../nbs/08_optimizers.ipynb #c68f2dfe

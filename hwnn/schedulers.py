@@ -41,7 +41,7 @@ class Exponential(Scheduler):
     "`lr * decay**(epoch/stage_length)`, with the exponent rounded down if `staircase`. Raises ValueError for numbers out of range, TypeError for other things."
     def __init__(self,
         lr: float = 0.01,            # learning rate at epoch 0, above 0
-        decay: float = 0.9,          # factor lost in each stage, above 0 and at most 1
+        decay: float = 0.9,          # share of the rate that is left after a stage, above 0 and at most 1
         stage_length: float = 1000,  # epochs in a stage, above 0
         staircase: bool = False,     # whether the rate drops at the end of a stage only
     ):
@@ -63,13 +63,15 @@ class Exponential(Scheduler):
 def initialize_scheduler(
     name,                        # "constant", "exponential" or a Scheduler object, which passes through
     lr: float = 0.01,            # learning rate at epoch 0, above 0
-    decay: float = 0.9,          # factor lost in each stage, above 0 and at most 1
+    decay: float = 0.9,          # share of the rate that is left after a stage, above 0 and at most 1
     stage_length: float = 1000,  # epochs in a stage, above 0
     staircase: bool = False,     # whether the rate drops at the end of a stage only
 ) -> Scheduler:
-    "The scheduler of that name. Raises ValueError for unknown names, TypeError for another kind of thing."
-    if isinstance(name, Scheduler): return name
+    "The scheduler of that name. Raises ValueError for unknown names and numbers out of range, TypeError for another kind of thing."
     known = dict(constant=Constant, exponential=Exponential)
-    name = check_choice("scheduler", "name", name, list(known))
-    decays = {} if name == "constant" else dict(decay=decay, stage_length=stage_length, staircase=staircase)
+    if not isinstance(name, Scheduler): name = check_choice("scheduler", "name", name, list(known))
+    decays = dict(decay=decay, stage_length=stage_length, staircase=staircase)
+    Exponential(**{k: v for k, v in decays.items() if v is not None})  # for its checks, also where no decay is used
+    if isinstance(name, Scheduler): return name
+    if name == "constant": decays = {}
     return create("scheduler", Scheduler, known, name, lr=lr, **decays)

@@ -7,7 +7,6 @@ __all__ = ['SETTINGS', 'dense_layers', 'cnn_layers', 'Parser', 'number', 'parser
 
 # %% ../nbs/12_train.ipynb #ed68116f
 import argparse
-import sys
 
 from .datasets import initialize_dataset
 from .logs import Logger
@@ -43,6 +42,7 @@ class Parser(argparse.ArgumentParser):
         message: str, # what is wrong with the arguments
     ):
         "Print the message on one line, and end the process with status 2."
+        message = " ".join(message.split())   # an argument may hold a newline
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 # %% ../nbs/12_train.ipynb #928b715f
@@ -91,15 +91,16 @@ def main(
     data_args = dict(name=a.dataset, batch_size=a.batch_size or chosen["batch_size"], **(dict(images=True) if a.model == "cnn" else {}))
     model_args = dict(name=a.model, loss="cross_entropy", seed=a.seed, layer_args=chosen["layers"],
                       optimizer_args=dict(name="SGD", lr=a.lr, lr_scheduler="exponential", lr_decay=chosen["lr_decay"], stage_length=1, momentum=0.9))
+    dataset = initialize_dataset(**data_args)
     try: logger = Logger(f"{a.dataset}-{a.model}", model_args, {**data_args, "epochs": epochs}, save=True, save_dir=a.out)
     except OSError as e: p.error(f"argument --out: {e}")
     net, failure = initialize_model(**model_args, logger=logger), None
-    dataset = initialize_dataset(**data_args)
     try: net.train(dataset, epochs=epochs)
     except FloatingPointError as e: failure = 1, str(e)
     except KeyboardInterrupt: failure = 130, f"interrupted after {len(net.history)} epochs"
-    if failure and len(net.history): logger.finish(net.history)
-    net.save(logger.run_dir/"weights.safetensors")
+    if len(net.history):
+        net.save(logger.run_dir/"weights.safetensors")
+        if failure: logger.finish(net.history)
     print(f"run folder {logger.run_dir}")
     if failure: p.exit(failure[0], f"{p.prog}: {failure[1]}\n")
     print(f"test accuracy {100*(1 - net.test(dataset)['error']):.2f} %")

@@ -6,11 +6,13 @@ import pytest
 
 from hwnn.all import *
 from hwnn.activations import ACTIVATIONS
+from hwnn.datasets import Scaling
 from hwnn.layers import known as LAYERS
+from hwnn.layers.convolution import conv2d, conv2d_backward
 from hwnn.layers.fully_connected import affine, affine_backward
 from hwnn.optimizers import clip_by_global_norm
 from hwnn.schedulers import Constant, Exponential
-from hwnn.weights import Normal, Sparse, Uniform
+from hwnn.weights import Normal, Sparse, Uniform, XavierUniform
 
 f32 = np.float32
 X = np.ones((4, 3))
@@ -24,6 +26,24 @@ nan[1, 1] = np.nan
 def net(): return NeuralNetwork([FullyConnected(3, "tanh"), FullyConnected(3, "softmax")])
 def data(**kwargs): return Dataset(**{**dict(training_set=X, training_labels=Y, batch_size=2), **kwargs})
 def layer(): return FullyConnected(2, "relu")
+def logger(**kwargs): return Logger(**{**dict(model_name="m", model_args={}, data_args={}), **kwargs})
+
+
+def with_param(name):
+    seen = layer()
+    seen.forward(X)
+    return seen.forward_with_param(name, X)
+
+
+def circular():
+    around = {}
+    around["self"] = around
+    return around
+
+
+def model(**kwargs):
+    layers = [dict(name="fully_connected", n_out=3, activation="softmax")]
+    return initialize_model(**{**dict(name="m", loss="cross_entropy", layer_args=layers, optimizer_args=dict(name="SGD")), **kwargs})
 
 
 CASES = {
@@ -34,6 +54,11 @@ CASES = {
     "affine integers": (lambda: affine(X.astype(int), np.ones((3, 2)), np.ones((1, 2))), TypeError),
     "affine list": (lambda: affine(X.tolist(), np.ones((3, 2)), np.ones((1, 2))), TypeError),
     "affine_backward": (lambda: affine_backward(Z, (X, np.ones((3, 5)))), ValueError),
+    "affine precision": (lambda: affine(X.astype(f32), np.ones((3, 2)), np.ones((1, 2))), TypeError),
+    "affine bias precision": (lambda: affine(X, np.ones((3, 2)), np.ones((1, 2), f32)), TypeError),
+    "affine_backward precision": (lambda: affine_backward(Z.astype(f32), (X, np.ones((3, 2)))), TypeError),
+    "conv2d precision": (lambda: conv2d(images, np.ones((2, 2, 3, 1), f32), np.ones((1, 1)), 1, 0), TypeError),
+    "conv2d_backward precision": (lambda: conv2d_backward(np.ones((2, 4, 4, 1), f32), (images, np.ones((2, 2, 3, 1)), (1, 1), ((0, 0), (0, 0)))), TypeError),
     "layer rank": (lambda: layer().forward(images), ValueError),
     "layer empty": (lambda: layer().forward(X[:0]), ValueError),
     "layer integers": (lambda: layer().forward(X.astype(np.uint8)), TypeError),
@@ -45,6 +70,26 @@ CASES = {
     "layer weights": (lambda: FullyConnected(2, "relu", "xavier"), ValueError),
     "layer name": (lambda: initialize_layer("dense", n_out=2), ValueError),
     "layer argument": (lambda: initialize_layer("fully_connected", units=2), TypeError),
+    "dropout rate": (lambda: Dropout(1.0), ValueError),
+    "dropout rate type": (lambda: Dropout("half"), TypeError),
+    "flatten keep_dim": (lambda: Flatten("middle"), ValueError),
+    "flatten keep_dim type": (lambda: Flatten(0), TypeError),
+    "pool kernel": (lambda: Pool2D(0), ValueError),
+    "pool kernel pair": (lambda: Pool2D((2, 2, 2)), ValueError),
+    "pool mode": (lambda: Pool2D(2, mode="min"), ValueError),
+    "pool stride": (lambda: Pool2D(2, stride="wide"), TypeError),
+    "pool pad": (lambda: Pool2D(2, pad=-1), ValueError),
+    "pool count_include_pad": (lambda: Pool2D(2, mode="average", count_include_pad="no"), TypeError),
+    "conv2d kernel": (lambda: Conv2D(2, 2.5, "relu"), TypeError),
+    "conv2d pad": (lambda: Conv2D(2, 2, "relu", pad="full"), ValueError),
+    "batchnorm momentum": (lambda: BatchNorm1D(momentum=1.0), ValueError),
+    "layernorm eps": (lambda: LayerNorm(eps=0), ValueError),
+    "parameter name": (lambda: with_param("V"), ValueError),
+    "parameter name type": (lambda: with_param(["W"]), TypeError),
+    "parameter before the first batch": (lambda: layer().forward_with_param("W", X), ValueError),
+    "parameter list": (lambda: with_param("W")(np.ones((3, 2)).tolist()), TypeError),
+    "parameter shape": (lambda: with_param("W")(np.ones((2, 3))), ValueError),
+    "parameter precision": (lambda: with_param("W")(np.ones((3, 2), f32)), TypeError),
     # activations and weights
     **{f"{name} integers": (lambda name=name: initialize_activation(name)(X.astype(int)), TypeError) for name in ACTIVATIONS},
     **{f"{name} empty": (lambda name=name: initialize_activation(name)(X[:0]), ValueError) for name in ACTIVATIONS},
@@ -58,6 +103,12 @@ CASES = {
     "weights std": (lambda: Normal(std=-1.0), ValueError),
     "weights bounds": (lambda: Uniform(low=1.0, high=0.0), ValueError),
     "weights sparsity": (lambda: Sparse(sparsity=2.0), ValueError),
+    "weights too large": (lambda: Normal(0, 1e300)((2, 3)), ValueError),
+    "weights constant too large": (lambda: weights.Constant(-1e39)((2, 3)), ValueError),
+    "weights integer too large": (lambda: weights.Constant(10**400)((2, 3), dtype=np.float64), ValueError),
+    "weights range too large": (lambda: Uniform(-1e308, 1e308)((2, 3), dtype=np.float64), ValueError),
+    "weights gain too large": (lambda: XavierUniform(1e300)((2, 3)), ValueError),
+    "weights dtype": (lambda: Normal()((2, 3), dtype="f4,("), TypeError),
     "weights name": (lambda: initialize_weights("glorot"), ValueError),
     # losses
     "cross entropy labels": (lambda: CrossEntropy().forward(np.full((4, 3), 0.5), np.full((4, 3), 1/3)), ValueError),
@@ -99,10 +150,23 @@ CASES = {
     "dataset labels": (lambda: data(test_set=X, test_labels=Z), ValueError),
     "dataset precision": (lambda: data(test_set=X.astype(f32), test_labels=Y), TypeError),
     "dataset name": (lambda: initialize_dataset("irises"), ValueError),
+    "dataset argument": (lambda: initialize_dataset("iris", images=True), TypeError),
+    "dataset name type": (lambda: initialize_dataset(None), TypeError),
+    "iris dtype": (lambda: initialize_dataset("iris", dtype=None), TypeError),
+    "digits dtype": (lambda: initialize_dataset("digits", dtype="foo"), TypeError),
+    "digits images": (lambda: initialize_dataset("digits", images="no"), TypeError),
+    "one_hot dtype": (lambda: one_hot([0, 1], dtype=np.int64), TypeError),
+    "one_hot ragged": (lambda: one_hot([[0, 1], [2]]), ValueError),
+    "split ragged": (lambda: stratified_split([[0, 1], [2]], 1), ValueError),
     "one_hot floats": (lambda: one_hot([0.5, 1.0]), TypeError),
     "one_hot negative": (lambda: one_hot([-1, 0]), ValueError),
     "one_hot large": (lambda: one_hot([0, 3], 3), ValueError),
     "scaling features": (lambda: min_max(X)(Z), ValueError),
+    "scaling shapes": (lambda: Scaling([0.0], [1.0, 2.0]), ValueError),
+    "scaling zero": (lambda: Scaling([0.0, 0.0], [1.0, 0.0]), ValueError),
+    "scaling nan": (lambda: Scaling([np.nan], [1.0]), ValueError),
+    "scaling text": (lambda: Scaling(["a"], [1.0]), TypeError),
+    "scaling integers": (lambda: Scaling([0.0], [1.0])(np.ones((2, 1), int)), TypeError),
     "standardization nan": (lambda: standardization(nan), ValueError),
     "split": (lambda: stratified_split([0, 1, 0, 1], 9), ValueError),
     # networks
@@ -123,10 +187,39 @@ CASES = {
     "network summary": (lambda: net().summary(), ValueError),
     "network output": (lambda: net().backward(Y, Y), ValueError),
     "network error shape": (lambda: net().error(Y, Z), ValueError),
+    "model name": (lambda: model(name=3), TypeError),
+    "model loss": (lambda: model(loss="hinge"), ValueError),
+    "model without layers": (lambda: model(layer_args=[]), ValueError),
+    "model layer": (lambda: model(layer_args=[dict(n_out=3)]), ValueError),
+    "model optimizer": (lambda: model(optimizer_args=dict(lr=0.1)), ValueError),
+    "model seed": (lambda: model(seed=-1), ValueError),
+    # logs
     "logger name": (lambda: Logger("a/b", {}, {}), ValueError),
+    "logger arguments": (lambda: logger(model_args=[1]), TypeError),
+    "logger circular": (lambda: logger(model_args=circular(), save=True), ValueError),
+    "logger save": (lambda: logger(save="no"), TypeError),
+    "logger plot": (lambda: logger(plot=1), TypeError),
+    "logger save_dir": (lambda: logger(save_dir=3), TypeError),
+    "logger row": (lambda: logger().log([1, 2]), TypeError),
+    "logger row without columns": (lambda: logger().log(dict(epoch=1)), ValueError),
+    "logger row of words": (lambda: logger().log(dict(epoch=1, train_loss="low", train_error=0.1)), TypeError),
+    "logger history": (lambda: logger().finish({}), TypeError),
+    "history empty row": (lambda: History().append(), ValueError),
+    "history word": (lambda: History().append(epoch="one"), TypeError),
+    "history name": (lambda: History().append(plot=1), ValueError),
+    "history last": (lambda: History().last(), ValueError),
+    "history plot": (lambda: History().plot(), ValueError),
+    "history file": (lambda: History.load(__file__), ValueError),
     # gradient checks
     "gradient float32": (lambda: check_gradients(np.tanh, X.astype(f32), X.astype(f32), X), TypeError),
     "gradient shape": (lambda: check_gradients(np.tanh, X, X, Z), ValueError),
+    "numerical gradient list": (lambda: numerical_gradient(np.tanh, [1.0], 1.0), TypeError),
+    "numerical gradient shape": (lambda: numerical_gradient(np.tanh, X, Z), ValueError),
+    "numerical gradient step": (lambda: numerical_gradient(np.tanh, X, X, h=0), ValueError),
+    "complex step size": (lambda: complex_step_gradient(np.tanh, X, X, h="small"), TypeError),
+    "complex step float32": (lambda: complex_step_gradient(np.tanh, X.astype(f32), X), TypeError),
+    "complex step shape": (lambda: complex_step_gradient(np.tanh, X, Z), ValueError),
+    "complex step of abs": (lambda: complex_step_gradient(np.abs, X, X), TypeError),
     "adjoint shape": (lambda: adjoint_error(lambda x: x, lambda y: y, X, Z), ValueError),
 }
 

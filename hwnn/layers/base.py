@@ -11,7 +11,7 @@ from inspect import signature
 import numpy as np
 from fastcore.basics import AttrDict, patch
 
-from ..checks import check_array, create
+from ..checks import check_array, check_same_precision, create
 
 # %% ../../nbs/layers/00_base.ipynb #5c59cc77
 MODES = ("train", "test")
@@ -86,12 +86,15 @@ def forward_with_param(
     X: np.ndarray,       # (batch, ...), the input to hold fixed
     mode: str = "train", # "train" or "test"
 ):
-    "The forward pass as a function of one parameter. The function leaves parameters, cache, state and generator as they were. Raises ValueError for an unknown name."
+    "The forward pass as a function of one parameter. The function leaves parameters, cache, state and generator as they were. Raises TypeError or ValueError unless name and value fit."
+    owner = type(self).__name__
+    if not isinstance(name, str): raise TypeError(f"{owner}: expected the name of a parameter as a string, got {name!r}")
     if name not in self.parameters:
-        raise ValueError(f"{type(self).__name__}: expected a parameter among {list(self.parameters)}, got {name!r}; parameters are made on the first forward pass")
+        raise ValueError(f"{owner}: expected a parameter among {list(self.parameters)}, got {name!r}; parameters are made on the first forward pass")
     def with_param(value):
-        shape = self.parameters[name].shape
-        if np.shape(value) != shape: raise ValueError(f"{type(self).__name__}: expected {name} {shape}, got {np.shape(value)}")
+        own = self.parameters[name]
+        check_array(owner, name, value, *own.shape)
+        check_same_precision(owner, **{"the parameter": own, name: value})
         held = [(d, AttrDict(d)) for d in (self.parameters, self.cache, self.state)]
         drawn = self.rng.bit_generator.state
         try:

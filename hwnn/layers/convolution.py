@@ -9,7 +9,7 @@ __all__ = ['columns', 'conv2d', 'conv2d_backward', 'Conv2D']
 import numpy as np
 
 from ..activations import initialize_activation
-from ..checks import check_array, check_number
+from ..checks import check_array, check_number, check_same_precision
 from .base import Layer, check_gradient, check_input
 from .windows import crop, kernel_pair, output_shape, pad_images, pad_pairs, stride_pair, windows
 from ..weights import initialize_weights
@@ -37,6 +37,7 @@ def conv2d(
     check_array("conv2d", "X", X, "batch", "rows", "cols", "in_channels")
     check_array("conv2d", "W", W, "k_h", "k_w", X.shape[3], "out_channels")
     check_array("conv2d", "b", b, 1, W.shape[3])
+    check_same_precision("conv2d", X=X, W=W, b=b)
     stride, pad = stride_pair("conv2d", stride), pad_pairs("conv2d", pad, W.shape[:2])
     out = output_shape("conv2d", X.shape[1:3], W.shape[:2], stride, pad)
     Z = np.matmul(columns(X, W.shape[:2], stride, pad), W.reshape(-1, W.shape[3]), dtype=np.result_type(X, W, b))
@@ -54,6 +55,7 @@ def conv2d_backward(
     k_h, k_w, channels, n_out = W.shape
     out_rows, out_cols = output_shape("conv2d_backward", X.shape[1:3], (k_h, k_w), (s_h, s_w), pad)
     check_array("conv2d_backward", "dZ", dZ, len(X), out_rows, out_cols, n_out)
+    check_same_precision("conv2d_backward", X=X, W=W, dZ=dZ)
     rows = dZ.reshape(-1, n_out)
     dW = (columns(X, (k_h, k_w), (s_h, s_w), pad).T @ rows).reshape(W.shape)
     db = dZ.sum(axis=(1, 2)).sum(axis=0, keepdims=True)   # image by image: shorter sums keep more digits in float32

@@ -9,7 +9,7 @@ __all__ = ['affine', 'affine_backward', 'FullyConnected']
 import numpy as np
 
 from ..activations import initialize_activation
-from ..checks import check_array, check_number
+from ..checks import check_array, check_number, check_same_precision
 from .base import Layer, check_gradient, check_input
 from ..weights import initialize_weights
 
@@ -23,7 +23,8 @@ def affine(
     check_array("affine", "X", X, "batch", "n_in")
     check_array("affine", "W", W, X.shape[1], "n_out")
     check_array("affine", "b", b, 1, W.shape[1])
-    Z = X @ W
+    check_same_precision("affine", X=X, W=W, b=b)
+    Z = np.matmul(X, W, dtype=np.result_type(X, W, b))   # complex where only b is
     Z += b
     return Z, (X, W)
 
@@ -36,6 +37,7 @@ def affine_backward(
     "The gradients dX (batch, n_in), dW (n_in, n_out) and db (1, n_out). Raises TypeError and ValueError unless dZ fits."
     X, W = ctx
     check_array("affine_backward", "dZ", dZ, len(X), W.shape[1])
+    check_same_precision("affine_backward", X=X, W=W, dZ=dZ)
     return None if skip_dX else dZ @ W.T, X.T @ dZ, dZ.sum(axis=0, keepdims=True)
 
 # %% ../../nbs/layers/01_fully_connected.ipynb #4913ba42

@@ -33,7 +33,7 @@ def layernorm(
     check_statistics("layernorm", X, ("gamma", gamma), ("beta", beta))
     check_number("layernorm", "eps", eps, at_least=1e-30)
     check_features("layernorm", X)
-    X_hat = X - X[..., :1]
+    X_hat = X - X.mean(axis=-1, keepdims=True)
     X_hat -= X_hat.mean(axis=-1, keepdims=True)
     var = (X_hat*X_hat).mean(axis=-1, keepdims=True)
     if not np.isfinite(var).all() and np.isfinite(X).all():   # a NaN in X is for the loss to find
