@@ -21,6 +21,9 @@ notebooks: .venv/.installed-dev  ## export, execute and clean the notebooks; ARG
 site: .venv/.installed-dev  ## build the website into _docs/
 	$(BIN)/python tools/build_site.py
 
+preview: .venv/.installed-dev  ## serve the website, build it again when a notebook changes, and reload the page
+	$(BIN)/python tools/build_site.py --preview
+
 lab: .venv/.installed-dev  ## open the notebooks in JupyterLab
 	$(BIN)/pip install -q -e '.[lab]'
 	$(BIN)/jupyter lab nbs
@@ -40,4 +43,4 @@ $(BIN)/python:
 	$(BIN)/pip install -q -e '.[dev]'
 	touch $@ .venv/.installed
 
-.PHONY: help train test export notebooks site lab clean
+.PHONY: help train test export notebooks site preview lab clean

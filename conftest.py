@@ -1,17 +1,38 @@
 """Collects notebooks for pytest: one item per code cell, one shell per notebook, in the notebook's own folder."""
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("IN_TEST", "1")
-skipped = []
+skipped, kept = [], {}
 
 
 def pytest_collect_file(file_path, parent):
     if file_path.suffix == ".ipynb" and not file_path.name.startswith("."):
         return Notebook.from_parent(parent, path=file_path)
+
+
+def tables():
+    "The library's tables of names, such as LOSSES: (module, name) -> dict."
+    return {(module, name): value for module in list(sys.modules) if module.startswith("hwnn.")
+            for name, value in vars(sys.modules[module]).items() if name.isupper() and isinstance(value, dict)}
+
+
+def pytest_sessionstart():
+    import hwnn.all
+    kept.update({key: dict(table) for key, table in tables().items()})
+
+
+def pytest_runtest_teardown(item, nextitem):
+    # A page that defines a class registers its own copy of it; the next page and the tests are to meet the library's.
+    if isinstance(item, Cell) and (nextitem is None or nextitem.parent is not item.parent):
+        for key, table in tables().items():
+            if key in kept and table != kept[key]:
+                table.clear()
+                table.update(kept[key])
 
 
 def pytest_runtest_logreport(report):

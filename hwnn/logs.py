@@ -9,17 +9,18 @@ __all__ = ['as_number', 'History', 'jsonable', 'house_style', 'progress', 'epoch
 import json
 import math
 import os
-import sys
 from collections.abc import Mapping
 from contextlib import contextmanager
 from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 from fastcore.basics import patch
 
 from .checks import check_flag
+from .display import Place, html_table, in_notebook, notebook_bar
 
 # %% ../nbs/10_logs.ipynb #2b2bce7f
 def as_number(
@@ -62,6 +63,10 @@ class History:
         if not len(self): return "History(empty)"
         last = ", ".join(f"{name}={value:.4g}" for name, value in self.last().items())
         return f"History({len(self)} rows, the last: {last})"
+
+    def _repr_html_(self):
+        rows = [row.values() for row in self]
+        return html_table([self.columns, *rows[-5:]], f"History: {len(rows)} row{'s'*(len(rows) > 1)}" + ", the last 5"*(len(rows) > 5)) if rows else None
 
     def last(self) -> dict:
         "The last row. Raises ValueError if there is none."
@@ -134,7 +139,7 @@ def plot(self: History):
                 values = self.columns.get(f"{part}_{what}")
                 if values: ax.plot(self.epoch, values, line, color=color, label=name, marker="o" if len(self) <= 30 else None, ms=3, clip_on=False)
             ax.set(xlabel="epoch", ylabel=what)
-            ax.xaxis.get_major_locator().set_params(integer=True)
+            ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             ax.grid(True)
         axes[1].set_ylim(bottom=0)  # else a difference of one example looks like a cliff
         axes[0].legend()
@@ -148,10 +153,10 @@ def progress(
     total=None,     # number of steps, where the iterable has no length
     desc="",        # what is going on, written before the bar
 ):
-    "One progress bar on stderr, which disappears at the end. Silent where the output is no terminal."
+    "One progress bar with the time left, which disappears at the end. Silent where the output is neither a terminal nor a notebook."
     from tqdm import tqdm
-    in_notebook = "ipykernel" in sys.modules and "IN_TEST" not in os.environ
-    return tqdm(iterable, total=total, desc=desc, leave=False, disable=False if in_notebook else None)
+    if in_notebook(): return notebook_bar(iterable, total, desc)
+    return tqdm(iterable, total=total, desc=desc, leave=False, disable=None)
 
 # %% ../nbs/10_logs.ipynb #01de6664
 def epoch_line(
@@ -183,13 +188,13 @@ def new_run_dir(
 
 # %% ../nbs/10_logs.ipynb #c1f604d3
 class Logger:
-    "Reports a training: a line for each epoch, and at the end, if wanted, curves on the screen and files in a new folder."
+    "Reports a training: a line for each epoch, and, if wanted, curves on the screen and files in a new folder."
     def __init__(self,
         model_name: str,          # first part of the folder's name
         model_args,               # dict, what the model was made with
         data_args,                # dict, what the dataset was made with
         save=False,               # whether to write history.json, arguments.json and curves.svg
-        plot=False,               # whether to show the curves at the end
+        plot=False,               # whether to show the curves: at the end, and in Jupyter while they grow
         save_dir="experiments/",  # the folder in which the run gets its own
     ):
         if not isinstance(model_name, str): raise TypeError(f"Logger: expected model_name as a string, got {model_name!r}")
@@ -202,6 +207,7 @@ class Logger:
         if not isinstance(save_dir, (str, os.PathLike)): raise TypeError(f"Logger: expected save_dir as a path, got {save_dir!r}")
         self.model_name, self.model_args, self.data_args = model_name, model_args, data_args
         self.save, self.plot, self.save_dir, self._run_dir = save, plot, Path(save_dir), None
+        self._so_far, self._place, self._next_drawing = History(), Place(), 0.0
         if save: self._start()
 
     def __repr__(self): return f"Logger({self.model_name!r}, save={self.save}, plot={self.plot}, save_dir={str(self.save_dir)!r})"
@@ -226,9 +232,26 @@ class Logger:
 def log(self: Logger,
     row: dict,  # a row of the history
 ):
-    "Print the line of an epoch, above the progress bar if there is one."
+    "Print the line of an epoch, above the progress bar if there is one; in Jupyter draw the curves so far, if they are wanted."
     from tqdm import tqdm
-    tqdm.write(epoch_line(row))
+    line = epoch_line(row)
+    if self.plot and in_notebook():
+        so_far = self._so_far
+        if len(so_far) and (row.keys() != so_far.columns.keys() or row["epoch"] <= so_far.epoch[-1]): so_far = self._so_far = History()  # another network
+        so_far.append(**row)
+        if not self._place.here() or perf_counter() >= self._next_drawing: self._draw(so_far)
+    tqdm.write(line)
+
+@patch
+def _draw(self: Logger, history):
+    "Draw the curves in the logger's place, and set the time of the next drawing."
+    from hwnn.figures import figure_bytes
+    with house_style():
+        start = perf_counter()  # after the first import of matplotlib
+        svg = figure_bytes(history.plot()).decode()
+    self._place.show({"image/svg+xml": svg, "text/plain": f"loss and error over {len(history)} epochs"})
+    end = perf_counter()
+    self._next_drawing = end + 9*(end - start)
 
 # %% ../nbs/10_logs.ipynb #46622357
 @patch
@@ -243,7 +266,8 @@ def finish(self: Logger,
         if (self.run_dir/"history.json").exists(): self._start()
         (self.run_dir/"curves.svg").write_bytes(curves)
         history.save(self.run_dir/"history.json")
-    if self.plot:
+    if self.plot and in_notebook(): self._draw(history)
+    elif self.plot:
         import matplotlib.pyplot as plt
         fig = history.plot()
         plt.show()

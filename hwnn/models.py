@@ -8,19 +8,20 @@ __all__ = ['NeuralNetwork', 'initialize_model']
 # %% ../nbs/11_models.ipynb #40c1ac80
 import os
 import re
+from collections import defaultdict
 from copy import deepcopy
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 
 import numpy as np
 from fastcore.basics import patch
 
-from .activations import SoftMax
-from .checks import check_array, check_finite, check_number, check_one_hot, shape_text
+from .activations import Linear, SoftMax
+from .checks import check_array, check_finite, check_flag, check_number, check_one_hot, shape_text
 from .datasets import Dataset
 from .layers.base import initialize_layer
 from .logs import History, progress
-from .losses import CrossEntropy, cross_entropy_from_logits, cross_entropy_from_logits_backward, initialize_loss
+from .losses import BinaryCrossEntropy, CrossEntropy, cross_entropy_from_logits, cross_entropy_from_logits_backward, initialize_loss
 from .optimizers import clip_by_global_norm, initialize_optimizer
 
 # %% ../nbs/11_models.ipynb #08677eb1
@@ -44,6 +45,9 @@ class NeuralNetwork:
             raise ValueError("NeuralNetwork: expected each layer once, got one object in two places")
         # a copy, since an optimizer keeps its state under names that two networks share
         self.loss, self.optimizer, self.logger = initialize_loss(loss), deepcopy(initialize_optimizer(optimizer)), logger
+        activation = getattr(self.layers[-1], "activation", None)
+        if isinstance(self.loss, BinaryCrossEntropy) and not isinstance(activation, (Linear, type(None))):
+            raise ValueError(f"NeuralNetwork: expected a linear last layer with binary_cross_entropy, which takes logits, got {activation!r}")
         self.rng = np.random.default_rng(0 if seed is None else seed)
         for layer in self.layers: layer.rng = self.rng
         self.history, self.input_shape, self._out = History(), None, None
@@ -90,7 +94,7 @@ def loss_of(
 ) -> float:
     "The loss of an output. Raises TypeError and ValueError unless target and out fit."
     Z = self._logits(out)
-    return self.loss.forward(target, out) if Z is None else cross_entropy_from_logits(target, Z)
+    return self.loss.forward(target, out) if Z is None else cross_entropy_from_logits(target, Z, self.loss.smoothing)
 
 # %% ../nbs/11_models.ipynb #9c6d4a32
 @patch
@@ -101,7 +105,7 @@ def backward(
 ) -> float:
     "The loss; the gradients of all parameters are left in the layers. Raises TypeError and ValueError unless target and out fit."
     loss, Z = self.loss_of(target, out), self._logits(out)
-    dL = self.loss.backward(target, out) if Z is None else cross_entropy_from_logits_backward(target, Z)
+    dL = self.loss.backward(target, out) if Z is None else cross_entropy_from_logits_backward(target, Z, self.loss.smoothing)
     first = next((k for k, layer in enumerate(self.layers) if layer.parameters), len(self.layers))
     for k in reversed(range(first, len(self.layers))):
         at_Z = Z is not None and k == len(self.layers) - 1
@@ -112,7 +116,8 @@ def backward(
 @patch
 def update(
     self: NeuralNetwork,
-    epoch: int, # number of the epoch, counted from 0, for the learning rate's schedule
+    epoch: float,       # epochs done so far; with the share of this one for a schedule that is set per step
+    norms: dict = None, # "0_W" -> sums of norms, to which those of gradient, step and moved parameter are added
 ):
     "Move all parameters by one step of the optimizer, after clipping all gradients jointly. Raises RuntimeError without a backward pass."
     owners = [(k, layer, name) for k, layer in enumerate(self.layers) for name in layer.parameters]
@@ -123,7 +128,9 @@ def update(
     if self.optimizer.clip_norm is not None: grads, _ = clip_by_global_norm(grads, self.optimizer.clip_norm)
     for (k, layer, name), grad in zip(owners, grads):
         param = layer.parameters[name]
-        param -= self.optimizer.update(f"{k}.{name}", param, grad, epoch)
+        step = self.optimizer.update(f"{k}.{name}", param, grad, epoch)
+        param -= step
+        if norms is not None: norms[f"{k}_{name}"] += [np.linalg.norm(A) for A in (layer.gradients[name], step, param)]
 
 # %% ../nbs/11_models.ipynb #4d1fa91c
 @patch
@@ -157,11 +164,12 @@ def error(
     target: np.ndarray, # (batch, n_out), targets
     out: np.ndarray,    # (batch, n_out), outputs
 ) -> float:
-    "With cross entropy the share of examples whose largest output is not the true class; with another loss the mean square error."
+    "With cross entropy the share of examples whose largest output is not the true class, with binary cross entropy of logits with the wrong sign; else the mean square error."
     check_array("NeuralNetwork", "target", target, "batch", "n_out")
     check_array("NeuralNetwork", "out", out, *target.shape)
     check_finite("NeuralNetwork", "out", out)
     if isinstance(self.loss, CrossEntropy): return float((out.argmax(axis=1) != target.argmax(axis=1)).mean())
+    if isinstance(self.loss, BinaryCrossEntropy): return float(((out > 0) != (target > 0.5)).mean())
     return float(((out - target)**2).mean())
 
 # %% ../nbs/11_models.ipynb #d9e9dfc8
@@ -186,10 +194,15 @@ def _snapshot(self: NeuralNetwork):
 
 # %% ../nbs/11_models.ipynb #1cb2146c
 @patch
+def _restore(self: NeuralNetwork, snapshot):
+    "Put back what `_snapshot` has copied."
+    layers, self.optimizer.cache = snapshot
+    for layer, (parameters, state) in zip(self.layers, layers): layer.parameters, layer.state = parameters, state
+
+@patch
 def _stop(self: NeuralNetwork, good, loss, where, epochs_kept):
     "Put back a snapshot, and raise FloatingPointError."
-    layers, self.optimizer.cache = good
-    for layer, (parameters, state) in zip(self.layers, layers): layer.parameters, layer.state = parameters, state
+    self._restore(good)
     kept = f"at the end of epoch {epochs_kept}" if epochs_kept else "from before the training"
     raise FloatingPointError(f"NeuralNetwork: expected a finite loss, got {loss} {where}; the parameters are those {kept}. "
                              f"A smaller lr (now {self.optimizer.lr_scheduler(epochs_kept):g}) or a clip_norm helps")
@@ -203,23 +216,37 @@ def _evaluate(self: NeuralNetwork, X, Y):
 
 # %% ../nbs/11_models.ipynb #e8514dc2
 @patch
+def _check_columns(self: NeuralNetwork, **wanted):
+    "Raise ValueError unless the history has a column that begins with this name if, and only if, it is wanted."
+    what = dict(validation_loss="a validation part", best_epoch="patience", gradient_norm="norms")
+    for begin, want in wanted.items():
+        if len(self.history) and want != any(name.startswith(begin) for name in self.history.columns):
+            raise ValueError(f"NeuralNetwork: expected {what[begin]} in all trainings of a network or in none, since they share one history; got the other kind")
+
+# %% ../nbs/11_models.ipynb #b6ba1810
+@patch
 def train(
     self: NeuralNetwork,
-    dataset: Dataset, # where the batches come from; its validation part, if any, is looked at after each epoch
-    epochs: int,      # how many times to go through the training part
+    dataset: Dataset,     # where the batches come from; its validation part, if any, is looked at after each epoch
+    epochs: int,          # how many times to go through the training part, at most
+    patience: int = None, # stop after so many epochs without a smaller validation loss, and go back to the best epoch of this training; None for neither
+    norms: bool = False,  # whether the history gets the gradient's norm and the update ratio of each parameter
 ) -> History:
     "Train, and return the history of all epochs so far. Raises FloatingPointError when the loss is not finite, with the parameters of the last good epoch kept."
     check_number("NeuralNetwork", "epochs", epochs, integer=True, at_least=1)
+    if patience is not None: check_number("NeuralNetwork", "patience", patience, integer=True, at_least=1)
+    check_flag("NeuralNetwork", "norms", norms)
     self._check_dataset(dataset)
     data, validate, start = dataset.train, dataset.validate, len(self.history)
-    if start and ("validation_loss" in self.history.columns) != (validate is not None):
-        raise ValueError("NeuralNetwork: expected a validation part in all trainings of a network or in none, since they share one history; got the other kind")
+    if patience is not None and validate is None: raise ValueError("NeuralNetwork: expected a dataset with a validation part, whose loss patience looks at, got none")
+    self._check_columns(validation_loss=validate is not None, best_epoch=patience is not None, gradient_norm=norms)
+    best_loss, best_epoch, best = inf, None, None
     if self.layers[-1].n_out is None: self.layers[-1].n_out = dataset.out_dim
     if 0 < data.position < len(data): data.shuffle()   # somebody else began this pass
     states, good = [deepcopy(layer.state) for layer in self.layers], self._snapshot() if self.input_shape else None
     with progress(total=epochs*data.samples_per_epoch, desc="training") as bar, np.errstate(over="ignore", under="ignore", invalid="ignore"):
         for epoch in range(start, start + epochs):
-            loss = error = 0.0
+            loss, error, sums = 0.0, 0.0, defaultdict(lambda: np.zeros(3)) if norms else None
             for step in range(data.samples_per_epoch):
                 X, Y = data.sample()
                 try: out = self.forward(X)
@@ -232,15 +259,23 @@ def train(
                 batch_loss = self.backward(Y, out)
                 if not isfinite(batch_loss): self._stop(good, batch_loss, f"at epoch {epoch + 1}, step {step + 1}", epoch)
                 loss, error = loss + batch_loss*len(X), error + self.error(Y, out)*len(X)
-                self.update(epoch)
+                self.update(epoch + step/data.samples_per_epoch if self.optimizer.lr_scheduler.per_step else epoch, sums)
                 bar.update()
             after, error_after = self._evaluate(X, Y) if validate is None else self._evaluate(validate.X, validate.Y)
             if not isfinite(after): self._stop(good, after, f"after epoch {epoch + 1}", epoch)
             good = self._snapshot()
             row = dict(epoch=epoch + 1, lr=self.optimizer.lr_scheduler(epoch), train_loss=loss/len(data), train_error=error/len(data))
             if validate is not None: row.update(validation_loss=after, validation_error=error_after)
+            if patience is not None:
+                if after < best_loss: best_loss, best_epoch, best = after, epoch + 1, good
+                row.update(best_epoch=best_epoch)
+            if norms:
+                row.update({f"gradient_norm_{name}": g/data.samples_per_epoch for name, (g, _, _) in sums.items()})
+                row.update({f"update_ratio_{name}": s/p if p else 0.0 for name, (_, s, p) in sums.items()})
             self.history.append(**row)
             if self.logger is not None: self.logger.log(row)
+            if patience is not None and epoch + 1 - best_epoch >= patience: break
+    if best is not None: self._restore(best)
     for layer in self.layers: layer.clear_gradients()
     if self.logger is not None: self.logger.finish(self.history)
     return self.history
@@ -259,44 +294,6 @@ def test(
     outs, loss = self.predict(dataset.test.X, dataset.test.Y)
     result = dict(loss=loss, error=self.error(dataset.test.Y, outs))
     return {**result, "prediction": outs} if save_predictions else result
-
-# %% ../nbs/11_models.ipynb #053f3cb6
-def _dtype(layers, otherwise=np.float32):
-    "The dtype of the layers' parameters, or another where there are none."
-    return next((p.dtype for layer in layers for p in layer.parameters.values()), np.dtype(otherwise))
-
-# %% ../nbs/11_models.ipynb #093a1f48
-def _trial(
-    layers,      # the layers of a network; they are left as they are
-    input_shape, # shape of one example
-    dtype,       # float32 or float64
-):
-    "Copies of the layers after a forward pass of zeros, and their output shapes: what parameters there would be, without making them."
-    layers, shapes = deepcopy(layers), []
-    out = np.zeros((2, *input_shape), dtype=dtype)
-    for layer in layers:
-        out = layer.forward(out)
-        shapes.append(out.shape[1:])
-    return layers, shapes
-
-# %% ../nbs/11_models.ipynb #b204ea2d
-@patch
-def summary(
-    self: NeuralNetwork,
-    input_shape=None, # shape of one example, such as (64,) or (8, 8, 1); not needed after a forward pass
-) -> str:
-    "A table of the layers, their output shapes and parameter counts. Raises ValueError when the input's shape is not known."
-    input_shape = self.input_shape if input_shape is None else input_shape
-    if input_shape is None: raise ValueError("NeuralNetwork: expected input_shape, the shape of one example such as (64,), since no input was seen yet; got None")
-    if not isinstance(input_shape, (tuple, list)): raise TypeError(f"NeuralNetwork: expected input_shape as a tuple such as (64,), got {input_shape!r}")
-    for n in input_shape: check_number("NeuralNetwork", "each size in input_shape", n, integer=True, at_least=1)
-    layers, shapes = _trial(self.layers, input_shape, _dtype(self.layers))
-    counts = [sum(p.size for p in layer.parameters.values()) for layer in layers]
-    rows = [("layer", "output", "parameters"), ("input", shape_text(("batch", *input_shape)), "")]
-    rows += [(type(layer).__name__, shape_text(("batch", *shape)), f"{count:,}") for layer, shape, count in zip(layers, shapes, counts)]
-    rows += [("total", "", f"{sum(counts):,}")]
-    widths = [max(len(row[c]) for row in rows) for c in range(3)]
-    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows)
 
 # %% ../nbs/11_models.ipynb #50e0c9e8
 def _named_arrays(layers):
@@ -332,6 +329,23 @@ def _read(path):
     except SafetensorError as e: raise ValueError(f"NeuralNetwork: expected a safetensors file, got {path}: {e}") from e
     if not re.fullmatch(r"[1-9]\d*( [1-9]\d*)*", shape): raise ValueError(f"NeuralNetwork: expected an input_shape such as '8 8 1' in the metadata of {path}, got {shape!r}")
     return arrays, tuple(map(int, shape.split()))
+
+# %% ../nbs/11_models.ipynb #053f3cb6
+def _dtype(layers, otherwise=np.float32):
+    "The dtype of the layers' parameters, or another where there are none."
+    return next((p.dtype for layer in layers for p in layer.parameters.values()), np.dtype(otherwise))
+
+# %% ../nbs/11_models.ipynb #093a1f48
+def _trial(
+    layers,      # the layers of a network; they are left as they are
+    input_shape, # shape of one example
+    dtype,       # float32 or float64
+    batch=2,     # number of examples
+):
+    "Copies of the layers after a forward pass of zeros, with the input and the outputs: what parameters there would be, without making them."
+    layers, outs = deepcopy(layers), [np.zeros((batch, *input_shape), dtype=dtype)]
+    for layer in layers: outs.append(layer.forward(outs[-1]))
+    return layers, outs
 
 # %% ../nbs/11_models.ipynb #226d6d1a
 @patch
@@ -370,3 +384,73 @@ def initialize_model(
     "A `NeuralNetwork` in the form in which the course makes it."
     if not isinstance(name, str): raise TypeError(f"initialize_model: expected name as a string, got {name!r}")
     return NeuralNetwork(layer_args, loss=loss, optimizer=optimizer_args, logger=logger, seed=seed)
+
+# %% ../nbs/11b_inspecting.ipynb #8d3cbe30
+from collections.abc import Mapping
+
+from .display import cell_text, html_table
+
+# %% ../nbs/11b_inspecting.ipynb #b5dbdb34
+def _blocks(
+    value, # an array, or nested dicts, lists and tuples
+) -> dict:
+    "The memory that the arrays in `value` hold: identity of the array that owns a block -> its bytes."
+    if isinstance(value, np.ndarray):
+        owner = value
+        while (value := getattr(value, "base", None)) is not None:
+            if isinstance(value, np.ndarray): owner = value
+        return {id(owner): owner.nbytes}
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return {block: size for v in inside for block, size in _blocks(v).items()}
+
+# %% ../nbs/11b_inspecting.ipynb #f22c78d3
+def _kept(layers, outs):
+    "Bytes that are kept after a forward pass: of the input, and of what each layer made."
+    alive, sizes = _blocks([[layer.cache for layer in layers], outs[-1]]), []
+    for out, cache in zip(outs, [{}, *(layer.cache for layer in layers)]):
+        sizes.append(sum(alive.pop(block, 0) for block in _blocks([out, cache])))
+    return sizes
+
+# %% ../nbs/11b_inspecting.ipynb #57e5e1d5
+@patch
+def _summary(self: NeuralNetwork, input_shape, name):
+    "The rows of `summary`; `name` says how a layer is written."
+    trials = [_trial(self.layers, input_shape, _dtype(self.layers), batch) for batch in (2, 4)]
+    kept = [(more - less)//2 for less, more in zip(*(_kept(layers, outs) for layers, outs in trials))]
+    layers, outs = trials[0]
+    shapes = [shape_text(("batch", *out.shape[1:])) for out in outs]
+    parameters = [list(layer.parameters.values()) for layer in layers]
+    counts, sizes = [sum(p.size for p in ps) for ps in parameters], [sum(p.nbytes for p in ps) for ps in parameters]
+    return [("layer", "output", "parameters", "bytes", "bytes kept per example"), ("input", shapes[0], 0, 0, kept[0]),
+            *zip(map(name, layers), shapes[1:], counts, sizes, kept[1:]), ("total", "", sum(counts), sum(sizes), sum(kept))]
+
+# %% ../nbs/11b_inspecting.ipynb #cae4b481
+@patch
+def summary(
+    self: NeuralNetwork,
+    input_shape=None, # shape of one example, such as (64,) or (8, 8, 1); not needed after a forward pass
+) -> str:
+    "A table of the layers: output shapes, numbers of parameters, their bytes, and the bytes that a forward pass in training keeps for each example. Raises TypeError or ValueError when the input's shape is not known."
+    input_shape = self.input_shape if input_shape is None else input_shape
+    if input_shape is None: raise ValueError("NeuralNetwork: expected input_shape, the shape of one example such as (64,), since no input was seen yet; got None")
+    if not isinstance(input_shape, (tuple, list)): raise TypeError(f"NeuralNetwork: expected input_shape as a tuple such as (64,), got {input_shape!r}")
+    for n in input_shape: check_number("NeuralNetwork", "each size in input_shape", n, integer=True, at_least=1)
+    rows = [[cell_text(cell) for cell in row] for row in self._summary(input_shape, lambda layer: type(layer).__name__)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, "<<>>>", widths)) for row in rows)
+
+# %% ../nbs/11b_inspecting.ipynb #cd13fce3
+@patch
+def _repr_html_(self: NeuralNetwork):
+    seen = self.input_shape is not None
+    rows = self._summary(self.input_shape, repr) if seen else [("layer",), *((repr(layer),) for layer in self.layers)]
+    return html_table(rows, f"NeuralNetwork with loss {self.loss!r} and optimizer {self.optimizer!r}" + ", before its first input"*(not seen))
+
+# %% ../nbs/11b_inspecting.ipynb #7c272c3f
+@patch
+def _repr_html_(self: Dataset):
+    rows = [("part", "examples", "batches", "one example", "labels")]
+    for name in ("train", "validate", "test"):
+        part = getattr(self, name)
+        if part is not None: rows.append((name, len(part), part.samples_per_epoch, shape_text(part.X.shape[1:]), "none" if part.Y is None else shape_text(part.Y.shape[1:])))
+    return html_table(rows, f"Dataset of {self.train.X.dtype}, batch_size={self.train.batch_size}")

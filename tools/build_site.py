@@ -1,54 +1,181 @@
-"""Build the website into _docs/ from nbs/ and _quarto.yml: with Quarto where it is installed, else in pure Python with smalldocs."""
-import os, re, shutil, subprocess
+"""Build the website into _docs/ from nbs/, hwnn/ and _quarto.yml: with Quarto where it is installed, else in pure Python with smalldocs.
+
+`--preview` serves it at http://127.0.0.1:4200, builds it again when a notebook changes, and reloads the page."""
+import functools, html, http.server, json, os, re, shutil, subprocess, sys, threading, time
 from configparser import ConfigParser
 from pathlib import Path
 
+import yaml
+
 root = Path(__file__).resolve().parent.parent
-stage, out = root/"_site_src", root/"_docs"
-settings = ConfigParser(delimiters=["="])
-settings.read(root/"settings.ini", encoding="utf-8")
-address = settings["DEFAULT"]["repository"]
+sys.path.insert(0, str(root))  # the pages describe the library beside them, wherever another copy is installed
+from api_pages import api_pages, escaped
+
+stage, out, nbs = root/"_site_src", root/"_docs", root/"nbs"
+parser = ConfigParser(delimiters=["="])
+parser.read(root/"settings.ini", encoding="utf-8")
+settings = parser["DEFAULT"]
+address = settings["repository"].rstrip("/")
+github = address.removeprefix("https://github.com/") if address.startswith("https://github.com/") else ""
 NUMBER = re.compile(r"\b\d+[a-zA-Z0-9]*_(?=\w+\.ipynb)")  # in front of a notebook's name; nbdev's addresses drop it
 CDN = re.compile(r"https://cdn\.jsdelivr\.net/npm/katex@[^/\"']+/dist/")
+TEX = re.compile(r"\\(?:(?:mathrm|mathbf|mathcal|text|texttt|operatorname|bar|hat|tilde)\{([^{}]*)\}|([a-zA-Z]{2,})|[,;!])")
+NAME = re.compile(r"\[`([^`]+)`\]\(/([^)#:]*)\.html#([^)]*)\)")  # a backticked name, as nbdev links it
+SHOWN = re.compile(r"^(#+) ([\w.]+)$", re.M)  # the heading that nbdev puts above a signature
 
 
-def build_in_python():
-    "What `nbdev-docs` does, with smalldocs in place of Quarto."
+def pages(preview=False):
+    "The notebooks as nbdev processes them, under the addresses that its links use: address -> (source, notebook)."
     from nbdev.serve import proc_nbs
-    from smalldocs.config import load
-    from smalldocs.site import Site
-    proc = proc_nbs(n_workers=os.cpu_count())
+    proc = proc_nbs(n_workers=os.cpu_count(), force=not preview)
+    found = sorted(p.relative_to(nbs) for p in nbs.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+    return {NUMBER.sub("", p.as_posix()).removesuffix(".ipynb"): (p.as_posix(), json.loads((proc/p).read_text(encoding="utf-8"))) for p in found}
+
+
+def texts(cell):
+    "The Markdown of a cell: what it says, or what nbdev put below it."
+    if cell["cell_type"] != "code": yield cell, "source"
+    for output in cell.get("outputs", []):
+        if "text/markdown" in output.get("data", {}): yield output["data"], "text/markdown"
+
+
+def write_stage(preview=False):
+    "Everything that either renderer needs, in _site_src/."
     shutil.rmtree(stage, ignore_errors=True)
-    for path in proc.rglob("*"):
-        rel = path.relative_to(proc)
-        if path.is_dir() or rel.parts[0].startswith("."): continue
-        target = stage/NUMBER.sub("", rel.as_posix())
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix not in (".ipynb", ".yml"): shutil.copy(path, target)
-        else: target.write_text(restaged(path.read_text(encoding="utf-8")), encoding="utf-8")
-    shutil.copytree(root/"nbs/site_assets", stage/"site_assets", dirs_exist_ok=True)
-    site = Site(load(stage))
-    site.build()
-    for warning in site.warnings:
-        if not warning.endswith("is ignored"): print("site:", warning)  # settings that only Quarto reads are no mistake
+    shutil.copytree(nbs/"site_assets", stage/"site_assets", ignore=shutil.ignore_patterns("readme"))
+    found = pages(preview)
+    # Two names that differ in case alone, conv2d and Conv2D, need anchors of their own: the name as it is written.
+    shown = {at: {name for cell in nb["cells"] if cell["cell_type"] == "code" for part, key in texts(cell)
+                  for _, name in SHOWN.findall("".join(part[key]))} for at, (_, nb) in found.items()}
+    titles = {at: re.search(r"^title: (.*)$", "".join(nb["cells"][0]["source"]), re.M)[1].strip("'\"") for at, (_, nb) in found.items()}
+
+    def anchored(at, name):
+        "The address of a name on the page that derives it; a method without a heading is found at its class."
+        anchor = next((n for n in (name, name.split(".")[0]) if n in shown.get(at, ())), "")
+        return f"/{at}.html" + (f"#{anchor}" if anchor else "")
+
+    def link(match):
+        name, at, anchor = match.groups()
+        return f"[`{name}`]({anchored(at, name.removesuffix('()')[-len(anchor):])})"
+
+    def restaged(text, code):
+        text = NAME.sub(link, NUMBER.sub("", text))
+        if code: text = SHOWN.sub(lambda m: f"{m[1]} {escaped(m[2])} {{#{m[2]}}}", text)
+        return text.replace("](/blob/", f"]({address}/blob/") if address else re.sub(r"\[source\]\(/blob[^)]*\)\{[^}]*\}", "", text)
+
+    for at, (source, nb) in found.items():
+        for cell in nb["cells"]:
+            for part, key in texts(cell): part[key] = restaged("".join(part[key]), cell["cell_type"] == "code")
+            for output in cell.get("outputs", []):
+                if svg := "".join(output.get("data", {}).get("image/svg+xml", "")): output["data"]["image/svg+xml"] = smaller(svg)
+        front = nb["cells"][0]
+        front["source"] = re.sub(r"(?m)^output-file: .*\n", "", front["source"])
+        nb["cells"].append({"cell_type": "markdown", "metadata": {}, "source": f"```{{=html}}\n{open_page(at, source)}\n```"})
+        write(stage/f"{at}.ipynb", json.dumps(nb))
+    for path, text in api_pages(settings, anchored, titles).items(): write(stage/path, NAME.sub(link, text))
+    write(stage/"_quarto.yml", yaml.safe_dump(config(), sort_keys=False))
+
+
+def smaller(svg):
+    "A figure without what precedes its tag, its metadata, and the digits beyond a thousandth of a point: two thirds of its size."
+    svg = re.sub(r"(?s)<metadata>.*?</metadata>|\n\s*(?=<)", "", svg[svg.index("<svg"):])
+    return re.sub(r"(\.\d{3})\d+", r"\1", svg)
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def config():
+    "The settings of _quarto.yml, with the new names of the notebooks and what follows from the repository's address."
+    cfg = yaml.safe_load(NUMBER.sub("", (root/"_quarto.yml").read_text(encoding="utf-8")))
+    cfg["project"]["output-dir"] = "_site"
+    web = cfg["website"]
+    if address: web |= {"repo-url": address, "repo-actions": ["issue"]}
+    if github:
+        owner, name = github.split("/")
+        web["site-url"] = f"https://{owner}.github.io/{name}"
+        web["navbar"]["tools"] = [{"icon": "github", "href": address, "text": "Source"}]
+    return cfg
+
+
+def open_page(at, source):
+    "How to run a page: the block at its foot."
+    up = "../"*at.count("/")
+    colab = f'<a href="https://colab.research.google.com/github/{github}/blob/main/nbs/{source}">Open in Colab</a> · ' if github else ""
+    install = f"%pip install git+{address}" if address else "%pip install ./hwnn-*.whl"
+    upload = "" if address else " and the wheel that <code>pip wheel --no-deps .</code> makes in the repository"
+    return f"""<details class="hwnn-open"><summary>This page is a notebook: run it, change it</summary>
+<p>{colab}<a href="{up}notebooks/{source}" download>Download the notebook</a></p>
+<p>In <strong>JupyterLab</strong>, in a copy of the repository: <code>make lab</code>, or <code>pip install -e '.[lab]'</code> once and then
+<code>jupyter lab nbs/{html.escape(source)}</code>.</p>
+<p>In <strong>Colab</strong>: File, Upload notebook, choose the downloaded file{upload}; then run <code>{install}</code> in a cell of its own, and Runtime, Run all.</p>
+</details>"""
+
+
+def render(preview=False):
+    "Render _site_src/ and move the result to _docs/."
+    if shutil.which("quarto") and not preview: subprocess.run(["quarto", "render", str(stage), "--no-execute"], check=True)
+    else:
+        from smalldocs.config import load
+        from smalldocs.site import Site
+        site = Site(load(stage), preview=preview)
+        site.build()
+        warnings = {re.sub(r"^[\w/]+\.(ipynb|qmd): (?=broken)", "", w) for w in site.warnings if not w.endswith("is ignored")}
+        for warning in sorted(warnings): print("site:", warning)  # what is ignored are settings that only Quarto reads
+        for page in site.out.rglob("*.html"):
+            up = "../"*(len(page.relative_to(site.out).parts) - 1)
+            text = CDN.sub(f"{up}site_assets/katex/", page.read_text(encoding="utf-8"))
+            text = re.sub(r'(?s)<nav id="TOC".*?</nav>', lambda m: plain(m[0]), text)
+            write(page, text.replace('<svg alt="', '<svg role="img" aria-label="'))  # an svg has no alt
+        found = json.loads((site.out/"search.json").read_text(encoding="utf-8"))
+        write(site.out/"search.json", json.dumps([{k: plain(v) for k, v in entry.items()} for entry in found], ensure_ascii=False))
+        (site.out/"site_libs/bootstrap-icons/fonts/bootstrap-icons.woff").unlink()  # for browsers that do not know its woff2
     shutil.rmtree(out, ignore_errors=True)
-    shutil.move(site.out, out)
+    shutil.move(stage/"_site", out)
     shutil.rmtree(stage)
-    for page in out.rglob("*.html"):
-        up = "../"*(len(page.relative_to(out).parts) - 1)
-        page.write_text(CDN.sub(f"{up}site_assets/katex/", page.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in nbs.rglob("*.ipynb"):
+        if ".ipynb_checkpoints" not in path.parts: write(out/"notebooks"/path.relative_to(nbs), without_outputs(path))
 
 
-def restaged(text):
-    "A processed file under its new address: links follow, and the name of the output is the file's own."
-    text = NUMBER.sub("", text)
-    if address: text = text.replace("](/blob/", f"]({address}/blob/").replace("website:\n", f"website:\n  repo-url: {address}\n  repo-actions: [issue]\n")
-    else: text = re.sub(r"\[source\]\(/blob[^)]*\)\{[^}]*\}", "", text)
-    return re.sub(r"\"output-file: [^\"]*\",\s*|output-file: .*\\n", "", text).replace("output-dir: ../_docs", "output-dir: _site")
+def plain(text):
+    "A formula where KaTeX does not reach it, in a table of contents or a search result: HTML has many of TeX's names."
+    return TEX.sub(lambda m: m[1] or m[2] and html.unescape(f"&{m[2]};").strip("&;") or " ", text)
+
+
+def without_outputs(path):
+    "The notebook to download: its page shows the outputs, and running it makes them."
+    nb = json.loads(path.read_text(encoding="utf-8"))
+    for cell in nb["cells"]:
+        if "outputs" in cell: cell["outputs"] = []
+    return json.dumps(nb, ensure_ascii=False)
+
+
+def serve(port=4200):
+    "Serve _docs/ and build it again whenever a file in nbs/ or _quarto.yml has changed."
+    from smalldocs.serve import Handler, snapshot
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), functools.partial(Handler, directory=str(out)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(f"http://127.0.0.1:{port}/ (Ctrl-C stops)")
+    look = lambda: snapshot(nbs, out) | {"_quarto.yml": (root/"_quarto.yml").stat().st_mtime}
+    seen = look()
+    while True:
+        time.sleep(0.5)
+        if (now := look()) == seen: continue
+        seen = now
+        try: build(preview=True)
+        except Exception as e: print("site:", e)  # a notebook that is being saved; the next save builds again
+        Handler.version += 1
+
+
+def build(preview=False):
+    write_stage(preview)
+    render(preview)
+    print(f"{len(list(out.rglob('*.html')))} pages in {out.relative_to(root)}/")
 
 
 if __name__ == "__main__":
     os.chdir(root)
-    if shutil.which("quarto"): subprocess.run(["nbdev-docs"], check=True)
-    else: build_in_python()
-    print(f"{len(list(out.rglob('*.html')))} pages in {out.relative_to(root)}/")
+    build("--preview" in sys.argv)
+    if "--preview" in sys.argv: serve()

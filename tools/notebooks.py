@@ -40,7 +40,8 @@ def main():
     paths = [p.resolve() for p in args.notebooks] or sorted(p for p in (root/"nbs").rglob("*.ipynb") if "checkpoint" not in str(p))
     os.chdir(root)
     for path in paths:
-        nb_export(path)
+        # 08b_adaptive continues the module of 08_optimizers: pages that share a number are exported in order.
+        for part in sorted(path.parent.glob(f"{path.name[:2]}*.ipynb")): nb_export(part)
         execute(path, args.all)
         nbdev_clean.__wrapped__(str(path))
         print(path.relative_to(root))

@@ -10,3 +10,4 @@ from .pooling import Pool2D
 
 # Names as layer dicts write them; hwnn.layers.base.initialize_layer looks here.
 known = dict(batchnorm1d=BatchNorm1D, conv2d=Conv2D, dropout=Dropout, flatten=Flatten, fully_connected=FullyConnected, layernorm=LayerNorm, pool2d=Pool2D)
+__all__ = ['Layer', 'initialize_layer', *(layer.__name__ for layer in known.values())]
