@@ -9,7 +9,7 @@ train: .venv/.installed  ## train on the digits that come with the package; ARGS
 	$(BIN)/hwnn-train $(ARGS)
 
 test: .venv/.installed-dev  ## run every test: each cell of the notebooks, and tests/
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 export: .venv/.installed-dev  ## write hwnn/ and README.md from the notebooks
 	$(BIN)/nbdev-export
