@@ -2,11 +2,14 @@
 import os
 import sys
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("IN_TEST", "1")
+# Each process of `pytest -n` has one core to itself: with a BLAS thread for each core they would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ: os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 skipped, kept = [], {}
 
 
@@ -21,9 +24,29 @@ def tables():
             for name, value in vars(sys.modules[module]).items() if name.isupper() and isinstance(value, dict)}
 
 
+def ends(*values):
+    "The first and the last of all combinations."
+    combinations = list(product(*values))
+    return combinations[::max(1, len(combinations) - 1)]
+
+
 def pytest_sessionstart():
     import hwnn.all
+    import hwnn.figures
     kept.update({key: dict(table) for key, table in tables().items()})
+    # Drawing every frame of every slider would take half a minute; all of them are drawn when a page is executed.
+    hwnn.figures.product = ends
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        "A file stays in one process, and so do the two that share the built site."
+        def _split_scope(self, nodeid): return super()._split_scope(nodeid).replace("test_browser", "test_site")
+
+    return Together(config, log)
 
 
 def pytest_runtest_teardown(item, nextitem):

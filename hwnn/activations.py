@@ -132,9 +132,9 @@ class LeakyReLU(Activation):
 class ELU(Activation):
     "z on the right, alpha*(exp(z) - 1) on the left. Clevert, Unterthiner and Hochreiter 2016."
     def __init__(self,
-        alpha: float = 1.0,  # above 0; the floor on the left is -alpha
+        alpha: float = 1.0,  # above 0 and below 1e38, where float32 ends; the floor on the left is -alpha
     ):
-        check_number("ELU", "alpha", alpha, above=0)
+        check_number("ELU", "alpha", alpha, above=0, below=1e38)
         self.alpha = float(alpha)
 
     def _forward(self, Z): return np.maximum(Z, 0) + self.alpha*np.expm1(np.minimum(Z, 0))

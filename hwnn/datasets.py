@@ -366,7 +366,7 @@ def idx_array(
     if content[:2] == b"\x1f\x8b":
         try: content = gzip.decompress(content)
         except (EOFError, OSError, zlib.error) as e: fail("a complete gzip file", f"one that cannot be decompressed ({e})")
-    if content[:3] != b"\0\0\x08" or len(content) < 4: fail("an idx file of bytes, which begins with 00 00 08", content[:4].hex(" ") or "an empty file")
+    if content[:3] != b"\0\0\x08" or len(content) < 4: fail("an idx file of bytes, which begins with 00 00 08 and the number of axes", content[:4].hex(" ") or "an empty file")
     start = 4 + 4*content[3]
     if len(content) < start: fail(f"a header of {start} bytes", f"{len(content)} bytes")
     sizes = struct.unpack(f">{content[3]}I", content[4:start])
@@ -465,6 +465,8 @@ def idx_dataset(
     "A set of four idx files as a Dataset: training and validation by a stratified split that is the same every time, the test part as its authors made it."
     dtype = check_dtype(name, dtype)
     for what, value in (("download", download), ("images", images)): check_flag(name, what, value)
+    check_function(name, "augment", augment)
+    rng = as_generator(name, rng)
     check_number(name, "batch_size", batch_size, integer=True, at_least=1)
     shape, _ = next(iter(IDX_SETS[name]["files"].values()))
     check_number(name, "validation", validation, integer=True, at_least=0, below=shape[0])
@@ -571,7 +573,7 @@ def csv_examples(
     ignore,      # names of columns to leave out
 ) -> tuple:
     "Features (examples, features) in float64, class numbers, feature names, class names. Raises ValueError with line and column for what does not fit."
-    if isinstance(ignore, str): raise TypeError(f"{owner}: expected ignore as a list of column names, got {ignore!r}")
+    if isinstance(ignore, str) or not hasattr(ignore, "__iter__"): raise TypeError(f"{owner}: expected ignore as a list of column names, got {ignore!r}")
     (_, header), *rows = csv_rows(owner, path)
     for k, name in enumerate(header):
         if not name or name in header[:k]:
@@ -632,6 +634,8 @@ def write_predictions(
     check_array("write_predictions", "outputs", outputs, "examples", "classes")
     check_finite_rows("write_predictions", "outputs", outputs)
     for what, value in (("probabilities", probabilities), ("overwrite", overwrite)): check_flag("write_predictions", what, value)
+    if not isinstance(path, (str, os.PathLike)): raise TypeError(f"write_predictions: expected the path of a CSV file, got {path!r}")
+    if classes is not None and not isinstance(classes, (list, tuple, np.ndarray)): raise TypeError(f"write_predictions: expected classes as a list of names or None, got {classes!r}")
     classes = range(outputs.shape[1]) if classes is None else classes
     if len(classes) != outputs.shape[1]: raise ValueError(f"write_predictions: expected {outputs.shape[1]} class names, one for each output, got {len(classes)}")
     text = io.StringIO()

@@ -10,6 +10,7 @@ import html
 import io
 import os
 import sys
+from collections.abc import Iterable
 from numbers import Integral, Real
 
 # %% ../nbs/02b_display.ipynb #56d4f50d
@@ -25,8 +26,13 @@ def html_table(
     rows,        # lists of cells, all of one length; the first one is the head
     caption="",  # a line above the table
 ) -> str:
-    "The rows as an HTML table, escaped, that scrolls where it is too wide. Raises ValueError for rows of different lengths."
-    rows = [list(row) for row in rows]
+    """The rows as an HTML table, escaped, that scrolls where it is too wide.
+    Raises TypeError unless it is given rows of cells, ValueError for rows of different lengths."""
+    def items(part):
+        if isinstance(part, str) or not isinstance(part, Iterable):
+            raise TypeError(f"html_table: expected a list of rows, each a list of cells, got {part!r}")
+        return list(part)
+    rows = [items(row) for row in items(rows)]
     if len({len(row) for row in rows}) != 1: raise ValueError(f"html_table: expected rows of one length, got lengths {[len(row) for row in rows]}")
     def line(row, tag):
         styles = ["text-align:right" if isinstance(below, Real) else "text-align:left" for below in rows[-1]]

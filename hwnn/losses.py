@@ -210,10 +210,10 @@ class Huber(Loss):
     Raises TypeError and ValueError for arrays that do not fit."""
     def __init__(self,
         name: str = "huber",  # the name by which the loss is known
-        delta: float = 1.0,   # above 0, in the unit of the targets: from here on the loss is a straight line
+        delta: float = 1.0,   # above 0 and below 1e38, in the unit of the targets: from here on the loss is a straight line
     ):
         super().__init__(name)
-        check_number("Huber", "delta", delta, above=0)
+        check_number("Huber", "delta", delta, above=0, below=1e38)
         self.delta = float(delta)
 
     def forward(self,

@@ -115,9 +115,10 @@ class Step(Scheduler):
 def half_cosine(
     start: float,  # value at share 0
     end: float,    # value at share 1
-    share: float,  # how much of the way is done, from 0 to 1
+    share: float,  # how much of the way is done, 0 at the start and 1 at the end
 ) -> float:
-    "A value between `start` and `end` on half a wave of a cosine, flat at both ends."
+    "A value between `start` and `end` on half a wave of a cosine, flat at both ends. Raises TypeError or ValueError unless all are finite numbers."
+    for name, value in dict(start=start, end=end, share=share).items(): check_number("half_cosine", name, value)
     return end + (start - end)*(1 + math.cos(math.pi*share))/2
 
 # %% ../nbs/07b_more_schedulers.ipynb #89fd9cd4
