@@ -35,6 +35,12 @@ def load_run(
     if not isinstance(part(model, "layer_args"), list): raise ValueError(f"expected model_args with the list layer_args in {path}, got none")
     if not (isinstance(prepared, dict) and {"shift", "scale", "features", "classes"} <= prepared.keys()):
         raise ValueError(f"expected data_args with preparation in {path}, which says how to scale the features, got none; give the Logger data_args=dict(preparation=dataset.preparation)")
+    for key in ("shift", "scale"):
+        if not all(isinstance(v, (int, float)) for v in (prepared[key] if isinstance(prepared[key], list) else [prepared[key]])):
+            raise ValueError(f"expected {key} as a number or a list of numbers in {path}, got {prepared[key]!r}")
+    for key in ("features", "classes"):
+        if prepared[key] is not None and not (isinstance(prepared[key], list) and all(isinstance(v, str) for v in prepared[key])):
+            raise ValueError(f"expected {key} as a list of names or null in {path}, got {prepared[key]!r}")
     net = NeuralNetwork(model["layer_args"], loss=model.get("loss", "cross_entropy"))
     if not isinstance(net.loss, CrossEntropy): raise ValueError(f"expected a network trained with cross_entropy, got {net.loss!r} in {path}")
     net.load(weights)
@@ -67,7 +73,7 @@ def read_features(
             if first.count(name) != 1: raise ValueError(f"data: expected one column {name!r} in the first line of {path}, got {', '.join(map(repr, first))}")
         columns, rows = {name: first.index(name) for name in features}, rows[1:]
     if not rows: raise ValueError(f"data: expected at least one example in {path}, got none")
-    left_out = ["the first line, which counts the columns"]*counts if features is None else [name for name in first if name not in features]
+    left_out = ["the first line, which counts the columns"]*counts if features is None else [name or "a column without a name" for name in first if name not in features]
     return csv_numbers("data", path, rows, columns), left_out
 
 # %% ../nbs/13_predict.ipynb #86eb65ce
