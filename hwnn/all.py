@@ -13,4 +13,5 @@ from .metrics import accuracy, confusion_matrix, top_k_accuracy
 from .models import NeuralNetwork, initialize_model
 from .optimizers import SGD, Adam, AdamW, Nesterov, RMSProp, clip_by_global_norm, initialize_optimizer
 from .schedulers import initialize_scheduler
+from .threads import get_threads, set_threads
 from .weights import initialize_weights
