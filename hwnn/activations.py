@@ -9,11 +9,13 @@ __all__ = ['ACTIVATIONS', 'Activation', 'Linear', 'Sigmoid', 'TanH', 'ArcTan', '
 import numpy as np
 
 from .checks import check_array, create
+from .threads import map_blocks
 
 # %% ../nbs/04_activations.ipynb #b2d0c9bd
 class Activation:
     "A function of Z and its backward pass. Subclasses define `_forward(Z)` and `_backward(Z, dY)`, which receive checked arrays."
     min_rank = 1  # the fewest axes that make sense
+    in_blocks = True  # whether large arrays are worked on block by block, in threads
 
     def forward(
         self,
@@ -21,7 +23,7 @@ class Activation:
     ) -> np.ndarray:
         "Y, with the shape and dtype of `Z`. Raises TypeError unless `Z` is a floating-point array, ValueError on its shape."
         self._check_Z(Z)
-        with np.errstate(under="ignore"): return self._forward(Z)
+        return self._run(self._forward, Z)
 
     def backward(
         self,
@@ -33,7 +35,10 @@ class Activation:
         name = type(self).__name__
         check_array(name, "dY", dY, *Z.shape)
         if dY.dtype != Z.dtype: raise TypeError(f"{name}: expected dY of dtype {Z.dtype}, like Z, got {dY.dtype}; convert it with .astype(np.{Z.dtype})")
-        with np.errstate(under="ignore"): return self._backward(Z, dY)
+        return self._run(self._backward, Z, dY)
+
+    def _run(self, fn, *arrays):
+        with np.errstate(under="ignore"): return map_blocks(fn, *arrays) if self.in_blocks else fn(*arrays)
 
     def _check_Z(self, Z):
         rank = max(getattr(Z, "ndim", 0), self.min_rank)
@@ -45,6 +50,7 @@ class Activation:
 # %% ../nbs/04_activations.ipynb #ab5edadf
 class Linear(Activation):
     "The identity: returns `Z` and `dY` themselves."
+    in_blocks = False
     def _forward(self, Z): return Z
     def _backward(self, Z, dY): return dY
 

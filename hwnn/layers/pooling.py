@@ -11,6 +11,7 @@ import numpy as np
 from ..checks import check_array, check_choice, check_flag
 from .base import Layer, check_gradient, check_input
 from .windows import kernel_pair, output_shape, pad_pairs, stride_pair
+from ..threads import for_blocks
 
 # %% ../../nbs/layers/05_pooling.ipynb #df5d01b7
 def pooled_shape(
@@ -58,8 +59,12 @@ def max_pool2d(
     pad = pad_pairs("max_pool2d", pad, kernel_shape)
     out = pooled_shape("max_pool2d", X.shape[1:3], kernel_shape, stride, pad)
     at = places(X.shape[1:3], kernel_shape, stride, pad, out)
-    Y = np.full((len(X), *out, X.shape[3]), -np.inf, dtype=X.dtype)
-    for o, x in at: np.maximum(Y[o], X[x], out=Y[o])
+    Y = np.empty((len(X), *out, X.shape[3]), dtype=X.dtype)
+    def work(part):
+        some, best = X[part], Y[part]
+        best[...] = -np.inf
+        for o, x in at: np.maximum(best[o], some[x], out=best[o])
+    for_blocks(work, len(X), X.size)
     return Y, (X, Y, at)
 
 # %% ../../nbs/layers/05_pooling.ipynb #9d093c66
@@ -70,12 +75,16 @@ def max_pool2d_backward(
     "The gradient at X; the winners of a window share its gradient equally. Raises TypeError and ValueError unless dY fits."
     X, Y, at = ctx
     check_array("max_pool2d_backward", "dY", dY, *Y.shape)
-    won = [X[x] == Y[o] for o, x in at]
-    winners, dX = np.zeros(Y.shape, dtype=dY.dtype), np.zeros(X.shape, dtype=dY.dtype)
-    for (o, _), w in zip(at, won): winners[o] += w
+    dX = np.zeros(X.shape, dtype=dY.dtype)
+    def work(part):
+        some, best, d = X[part], Y[part], dX[part]
+        won = [some[x] == best[o] for o, x in at]
+        winners = np.zeros(best.shape, dtype=np.min_scalar_type(len(at)))
+        for (o, _), w in zip(at, won): winners[o] += w.view(np.uint8)
+        share = np.divide(dY[part], winners, dtype=dY.dtype)
+        for (o, x), w in zip(at, won): d[x] += w*share[o]
     with np.errstate(divide="ignore", invalid="ignore"):   # a window with a NaN has no winner: 0/0 sends NaN to its pixels
-        share = dY/winners
-        for (o, x), w in zip(at, won): dX[x] += w*share[o]
+        for_blocks(work, len(X), X.size)
     return dX
 
 # %% ../../nbs/layers/05_pooling.ipynb #1ae76b51
@@ -95,11 +104,13 @@ def average_pool2d(
     out = sized("average_pool2d", X.shape[1:3], kernel_shape, stride, pad)
     at = places(X.shape[1:3], kernel_shape, stride, pad, out)
     Y, size = np.zeros((len(X), *out, X.shape[3]), dtype=X.dtype), np.zeros((1, *out, 1), dtype=X.real.dtype)
-    for o, x in at:
-        Y[o] += X[x]
-        size[o] += 1
+    for o, _ in at: size[o] += 1
     if count_include_pad: size[:] = kernel_shape[0]*kernel_shape[1]
-    Y /= size
+    def work(part):
+        some, total = X[part], Y[part]
+        for o, x in at: total[o] += some[x]
+        total /= size
+    for_blocks(work, len(X), X.size)
     return Y, (X.shape, Y.shape, size, at)
 
 # %% ../../nbs/layers/05_pooling.ipynb #45e67df9
@@ -110,8 +121,11 @@ def average_pool2d_backward(
     "The gradient at X: every pixel of a window gets the same share. Raises TypeError and ValueError unless dY fits."
     X_shape, Y_shape, size, at = ctx
     check_array("average_pool2d_backward", "dY", dY, *Y_shape)
-    share, dX = dY/size, np.zeros(X_shape, dtype=dY.dtype)
-    for o, x in at: dX[x] += share[o]
+    dX = np.zeros(X_shape, dtype=dY.dtype)
+    def work(part):
+        share, d = dY[part]/size, dX[part]
+        for o, x in at: d[x] += share[o]
+    for_blocks(work, len(dX), dX.size)
     return dX
 
 # %% ../../nbs/layers/05_pooling.ipynb #e7d73534
