@@ -11,6 +11,9 @@ train: .venv/.installed  ## train on the digits that come with the package; ARGS
 test: .venv/.installed-dev  ## run every test: each cell of the notebooks, and tests/
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+bench: .venv/.installed-dev  ## measure against PyTorch, which has to be installed, and write benchmarks/results.json; ARGS="--quick --only conv"
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
 export: .venv/.installed-dev  ## write hwnn/ and README.md from the notebooks
 	$(BIN)/nbdev-export
 	$(BIN)/python tools/readme.py
@@ -43,4 +46,4 @@ $(BIN)/python:
 	$(BIN)/pip install -q -e '.[dev]'
 	touch $@ .venv/.installed
 
-.PHONY: help train test export notebooks site preview lab clean
+.PHONY: help train test bench export notebooks site preview lab clean

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ONE_CYCLE', 'DEEP', 'FLAT', 'SETTINGS', 'MOMENTUM', 'dense_layers', 'cnn_layers', 'deep_layers', 'standardize',
-           'move', 'move_and_mirror', 'falling', 'run_args', 'load_dataset', 'Parser', 'number', 'parser', 'main']
+           'move', 'move_and_mirror', 'run_args', 'load_dataset', 'Parser', 'number', 'parser', 'main']
 
 # %% ../nbs/12_train.ipynb #ed68116f
 import argparse
@@ -76,23 +76,23 @@ def move_and_mirror(
     return flip(move(X, rng), rng)
 
 # %% ../nbs/12_train.ipynb #e850d485
-def falling(decay): return dict(lr_scheduler="exponential", lr_decay=decay, stage_length=1)
+_falling = lambda decay: dict(lr_scheduler="exponential", lr_decay=decay, stage_length=1)
 ONE_CYCLE = dict(lr_scheduler=dict(name="one_cycle", rise=0.2, per_step=True), weight_decay=5e-4)   # the run adds its number of epochs
 DEEP = dict(layers=deep_layers((16, 32), (48, 64), (128,)), epochs=10, batch_size=64, adaptive_lr=0.002, optimizer=ONE_CYCLE, smoothing=0.1, validation=0)
 FLAT = dict(layers=dense_layers((256, 128)), epochs=10, batch_size=64, adaptive_lr=0.001, optimizer=ONE_CYCLE, smoothing=0.1, validation=0)
-SETTINGS = {("digits", "dense"): dict(layers=dense_layers((512, 512)), epochs=25, batch_size=16, adaptive_lr=0.001, optimizer=falling(0.9)),
-            ("digits", "cnn"): dict(layers=cnn_layers(), epochs=25, batch_size=16, adaptive_lr=0.001, optimizer=falling(0.92)),
-            ("iris", "dense"): dict(layers=dense_layers((16,)), epochs=40, batch_size=16, adaptive_lr=0.02, optimizer=falling(0.9)),
+SETTINGS = {("digits", "dense"): dict(layers=dense_layers((512, 512)), epochs=25, batch_size=16, adaptive_lr=0.001, optimizer=_falling(0.9)),
+            ("digits", "cnn"): dict(layers=cnn_layers(), epochs=25, batch_size=16, adaptive_lr=0.001, optimizer=_falling(0.92)),
+            ("iris", "dense"): dict(layers=dense_layers((16,)), epochs=40, batch_size=16, adaptive_lr=0.02, optimizer=_falling(0.9)),
             ("fashion_mnist", "dense"): FLAT, ("fashion_mnist", "cnn"): dict(DEEP, augment=move_and_mirror),
             ("mnist", "dense"): FLAT, ("mnist", "cnn"): dict(DEEP, augment=move)}
 MOMENTUM = ("SGD", "nesterov")   # these train with momentum 0.9 and a learning rate of 0.05; the adaptive optimizers take much smaller steps
 
 # %% ../nbs/12_train.ipynb #948120c8
 def run_args(
-    dataset: str,              # a dataset and a model that SETTINGS has
-    model: str,
-    epochs: int = None,        # what is None is taken from SETTINGS
-    batch_size: int = None,
+    dataset: str,              # name of a dataset that SETTINGS has
+    model: str,                # name of a model that it has for this dataset
+    epochs: int = None,        # passes through the training part; what is None is taken from SETTINGS
+    batch_size: int = None,    # examples in a batch
     optimizer: str = "SGD",    # a key of OPTIMIZERS
     lr: float = None,          # largest learning rate
     seed: int = 0,             # of the weights

@@ -11,6 +11,7 @@ import numpy as np
 from ..activations import initialize_activation
 from ..checks import check_array, check_number, check_same_precision
 from .base import Layer, check_gradient, check_input
+from ..threads import product
 from ..weights import initialize_weights
 
 # %% ../../nbs/layers/01_fully_connected.ipynb #ca6b44b5
@@ -24,7 +25,7 @@ def affine(
     check_array("affine", "W", W, X.shape[1], "n_out")
     check_array("affine", "b", b, 1, W.shape[1])
     check_same_precision("affine", X=X, W=W, b=b)
-    Z = np.matmul(X, W, dtype=np.result_type(X, W, b))   # complex where only b is
+    Z = product(X, W, np.result_type(X, W, b))   # complex where only b is
     Z += b
     return Z, (X, W)
 
@@ -38,7 +39,7 @@ def affine_backward(
     X, W = ctx
     check_array("affine_backward", "dZ", dZ, len(X), W.shape[1])
     check_same_precision("affine_backward", X=X, W=W, dZ=dZ)
-    return None if skip_dX else dZ @ W.T, X.T @ dZ, dZ.sum(axis=0, keepdims=True)
+    return None if skip_dX else product(dZ, W.T), product(X.T, dZ), dZ.sum(axis=0, keepdims=True)
 
 # %% ../../nbs/layers/01_fully_connected.ipynb #4913ba42
 class FullyConnected(Layer):

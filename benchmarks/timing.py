@@ -1,0 +1,100 @@
+"""Samples, what follows from them, and how that is printed."""
+import time
+from statistics import geometric_mean, median
+
+SAMPLE, WARM, PAUSE = 0.05, 0.01, 0.12   # seconds: a sample, at least; uncounted calls before it, at least; the rest before these
+
+
+def mean_time(fn, seconds, calls):
+    "The mean time of calls in a row, at least so many and for at least so long."
+    n, start = 0, time.perf_counter()
+    while n < calls or time.perf_counter() - start < seconds:
+        fn()
+        n += 1
+    return (time.perf_counter() - start)/n
+
+
+def sample(fn):
+    "The mean time of calls in a row, after a rest and two calls or more that are not counted."
+    # As in a training loop, where one framework has the cores to itself. Threads that have done their part of a call do not sleep at once:
+    # they spin, waiting for more work, OpenMP's in PyTorch for some milliseconds and OpenBLAS's in NumPy for 30 or more, and take a core away
+    # from whoever comes next. Without the rest, PyTorch took up to twice as long after a matrix product of NumPy's as it takes alone.
+    time.sleep(PAUSE)
+    mean_time(fn, WARM, 2)
+    return mean_time(fn, SAMPLE, 1)
+
+
+def measure(fns, budget=4.0, at_least=5, at_most=15):
+    "For each name in `fns` (name -> function) a list of samples in seconds; sample k of all is taken before sample k + 1 of any."
+    samples, rounds, start = {who: [] for who in fns}, 0, time.perf_counter()
+    while rounds < at_least or rounds < at_most and time.perf_counter() - start < budget:
+        for who, fn in fns.items(): samples[who].append(sample(fn))
+        rounds += 1
+    return samples
+
+
+def record(group, case, samples, goal=None, work=1, unit="s"):
+    """What is written for a case: its samples, and what follows from them.
+    Whatever is neither hwnn nor the textbook is a yardstick, and the one with the best median counts; `work` is how many times its work hwnn did."""
+    medians = {who: median(values) for who, values in samples.items()}
+    against = min((who for who in samples if who not in ("hwnn", "textbook")), key=medians.get)
+    paired = lambda a, b: median(x/y for x, y in zip(samples[a], samples[b]))
+    return dict(group=group, case=case, unit=unit, work=work, goal=goal, against=against, ratio=paired("hwnn", against)/work,
+                speedup=paired("textbook", "hwnn") if "textbook" in samples else None, median=medians, samples=samples)
+
+
+# Geometric means that the project aims at; goals for single cases are in their records.
+GROUP_GOALS = {"convolution": 1.5, "pooling": 1.5, "batch norm": 1.5}
+MEANS = [*GROUP_GOALS, "dense", "optimizer", "training step"]   # groups whose cases have a mean worth looking at
+
+
+def group_means(records):
+    "group -> the geometric means of ratios and of speed-ups (or None)."
+    means = {}
+    for group in MEANS:
+        inside = [r for r in records if r["group"] == group]
+        speedups = [r["speedup"] for r in inside if r["speedup"]]
+        if inside: means[group] = geometric_mean(r["ratio"] for r in inside), geometric_mean(speedups) if speedups else None
+    return means
+
+
+def goals(records):
+    "The goals and what was reached: (what, goal, reached, met) for each whose cases were measured."
+    def having(group): return [r for r in records if r["group"] == group]
+    rows = []
+    for group, (ratio, _) in group_means(records).items():
+        if group in GROUP_GOALS: rows.append((f"{group}, geometric mean", f"<= {GROUP_GOALS[group]}", f"{ratio:.2f}", ratio <= GROUP_GOALS[group]))
+    if conv := having("convolution"):
+        worst, fast = max(r["ratio"] for r in conv), sum(r["speedup"] >= 30 for r in conv)
+        rows += [("convolution, the slowest", "<= 2.5", f"{worst:.2f}", worst <= 2.5),
+                 ("convolution, 30 times as fast as the textbook", "6 of 9", f"{fast} of {len(conv)}", fast >= 6)]
+    if pool := having("pooling"):
+        fast = sum(r["speedup"] >= 30 for r in pool)
+        rows.append(("pooling, 30 times as fast as the textbook", f"{len(pool)} of {len(pool)}", f"{fast} of {len(pool)}", fast == len(pool)))
+    rows += [(f"{r['group']}, {r['case']}", f"<= {r['goal']:.2f}", f"{r['ratio']:.2f}", r["ratio"] <= r["goal"])
+             for r in having("training step") + having("peak memory") + having("threads")]
+    if scaling := having("scaling"):
+        off = max(abs(r["ratio"] - 1) for r in scaling)
+        rows.append(("scaling, largest distance from linear", "<= 10 %", f"{100*off:.0f} %", off <= 0.1))
+    return [dict(what=what, goal=goal, reached=reached, met=bool(met)) for what, goal, reached, met in rows]
+
+
+def amount(value, unit): return f"{value/1e6:.1f} MB" if unit == "bytes" else f"{1e3*value:.2f}"
+
+
+def ratio_text(ratio): return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.1g}"
+
+
+LINE = "{:38} {:>10} {:>10}  {:24} {:>6} {:>7} {:>11}"
+HEAD = LINE.format("case", "hwnn ms", "other ms", "other", "ratio", "goal", "textbook/us")
+
+
+def line(r):
+    "A record as a line of the table."
+    cells = (amount(r["median"][who], r["unit"]) for who in ("hwnn", r["against"]))
+    return LINE.format(r["case"], *cells, r["against"], ratio_text(r["ratio"]), f"{r['goal']:.2f}" if r["goal"] else "", f"{r['speedup']:.1f}" if r["speedup"] else "").rstrip()
+
+
+def mean_line(group, ratio, speedup):
+    goal = GROUP_GOALS.get(group)
+    return LINE.format(f"= {group}, geometric mean", "", "", "", ratio_text(ratio), f"{goal:.2f}" if goal else "", f"{speedup:.1f}" if speedup else "").rstrip()
