@@ -134,7 +134,7 @@ def input_gradient(
 ) -> np.ndarray:
     "The gradient dX (batch, rows, cols, in_channels); shapes are not checked."
     (k_h, k_w, channels, n_out), (s_h, s_w), ((top, _), (left, _)) = W.shape, stride, pad
-    if 4*channels <= n_out: return scatter(dZ, W, shape, stride, pad)
+    if 4*channels <= n_out or channels < min(SHORT, n_out): return scatter(dZ, W, shape, stride, pad)
     dX = np.zeros((len(dZ), *shape, channels), np.result_type(dZ, W))
     for a, i, rows in phases(shape[0], k_h, s_h, top, dZ.shape[1]):
         for b, j, cols in phases(shape[1], k_w, s_w, left, dZ.shape[2]):

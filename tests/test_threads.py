@@ -1,0 +1,82 @@
+"""Large arrays, which go through threads and blocks: the same as in one thread, and the same as PyTorch."""
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+
+from hwnn.all import *
+from hwnn.layers.convolution import conv2d, conv2d_backward
+from hwnn.threads import one_blas_thread, parallel
+
+NINE = [(28, 1, 32, 3, 1, 1), (28, 1, 6, 5, 2, 1), (14, 32, 64, 3, 1, 1), (32, 3, 32, 3, 1, 1), (16, 64, 128, 3, 1, 1), (32, 16, 16, 3, 1, 1), (8, 128, 128, 3, 1, 1),
+        (32, 64, 64, 3, 1, 2), (28, 64, 64, 1, 0, 1)]   # image side, channels in and out, kernel, padding, stride: those of the benchmark
+
+
+@pytest.fixture
+def threads():
+    before = get_threads()
+    yield set_threads
+    set_threads(before)
+
+
+@pytest.mark.parametrize("side,channels,n_out,k,pad,stride", NINE)
+def test_convolution_as_in_pytorch(side, channels, n_out, k, pad, stride, threads):
+    torch = pytest.importorskip("torch")
+    threads(2)
+    rng = np.random.default_rng(0)
+    X, W, b = rng.normal(size=(9, side, side, channels)), rng.normal(size=(k, k, channels, n_out)), rng.normal(size=(1, n_out))
+    Z, ctx = conv2d(X, W, b, stride, pad)
+    dZ = rng.normal(size=Z.shape)
+    leaves = [torch.tensor(A, requires_grad=True) for A in (X.transpose(0, 3, 1, 2), W.transpose(3, 2, 0, 1), b[0])]
+    theirs = torch.nn.functional.conv2d(*leaves, stride=stride, padding=pad)
+    theirs.backward(torch.tensor(dZ.transpose(0, 3, 1, 2)))
+    X_t, W_t, b_t = (leaf.grad.numpy() for leaf in leaves)
+    pairs = [(Z, theirs.detach().numpy().transpose(0, 2, 3, 1)), *zip(conv2d_backward(dZ, ctx), (X_t.transpose(0, 2, 3, 1), W_t.transpose(2, 3, 1, 0), b_t[None]))]
+    for ours, expected in pairs: assert np.abs(ours - expected).max() < 1e-10*np.abs(expected).max()
+
+
+@pytest.mark.parametrize("layer", [lambda: Conv2D(16, 3, "relu"), lambda: Conv2D(8, 4, "tanh", stride=3), lambda: BatchNorm1D(), lambda: LayerNorm(), lambda: Pool2D(2, stride=2),
+                                   lambda: Pool2D(3, "average", 2, 1)], ids=["conv", "strided conv", "batch norm", "layer norm", "max pool", "average pool"])
+def test_threads_change_nothing(layer, threads):
+    rng, results = np.random.default_rng(0), []
+    X = rng.normal(size=(37, 40, 40, 40))
+    for n in (1, 2, 3):
+        threads(n)
+        one = layer()
+        Y = one.forward(X)
+        results.append([Y, one.backward(np.cos(Y)), *one.gradients.values()])
+    for other in results[1:]:
+        for a, b in zip(results[0], other): np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "softmax", "gelu", "linear"])
+def test_activations_in_blocks(activation, threads):
+    threads(2)
+    Z, dY = np.random.default_rng(0).normal(size=(2, 300, 1000))
+    f = initialize_activation(activation)
+    for ours, plain in ((f(Z), f._forward(Z)), (f.backward(Z, dY), f._backward(Z, dY))): np.testing.assert_array_equal(ours, plain)
+
+
+def child(queue):
+    parallel(lambda i, j: None, 4, 2**20)
+    queue.put(get_threads())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_has_threads_of_its_own(threads):
+    threads(2)
+    child(queue := multiprocessing.get_context("fork").SimpleQueue())
+    process = multiprocessing.get_context("fork").Process(target=child, args=(queue,))
+    process.start()
+    process.join(20)
+    assert process.exitcode == 0 and [queue.get(), queue.get()] == [2, 2]
+
+
+def test_blas_gets_its_threads_back_after_an_error(threads):
+    threads(2)
+    with pytest.raises(ZeroDivisionError), one_blas_thread(): 1/0
+    with pytest.raises(ZeroDivisionError): parallel(lambda i, j: 1/0, 4, 2**20)
+    assert get_threads() == 2
+    assert parallel(lambda i, j: j - i, 4, 2**20) == [2, 2]
