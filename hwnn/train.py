@@ -64,21 +64,21 @@ def move(
     X: np.ndarray, # (batch, rows, cols, channels), standardised images on a black ground
     rng,           # numpy.random.Generator
 ) -> np.ndarray:
-    "Each image moved by up to two pixels, with black where it leaves."
+    "Each image moved by up to one pixel, with black where it leaves."
     black = X.min()
-    return shift(X - black, rng, 2) + black
+    return shift(X - black, rng, 1) + black
 
 def move_and_mirror(
     X: np.ndarray, # (batch, rows, cols, channels), standardised images on a black ground
     rng,           # numpy.random.Generator
 ) -> np.ndarray:
-    "Each image moved by up to two pixels, and mirrored left to right with probability 1/2."
+    "Each image moved by up to one pixel, and mirrored left to right with probability 1/2."
     return flip(move(X, rng), rng)
 
 # %% ../nbs/12_train.ipynb #e850d485
 _falling = lambda decay: dict(lr_scheduler="exponential", lr_decay=decay, stage_length=1)
 ONE_CYCLE = dict(lr_scheduler=dict(name="one_cycle", rise=0.2, per_step=True), weight_decay=5e-4)   # the run adds its number of epochs
-DEEP = dict(layers=deep_layers((16, 32), (48, 64), (128,)), epochs=10, batch_size=64, adaptive_lr=0.002, optimizer=ONE_CYCLE, smoothing=0.1, validation=0)
+DEEP = dict(layers=deep_layers((16, 16), (32, 64), (128,)), epochs=9, batch_size=64, adaptive_lr=0.002, optimizer=ONE_CYCLE, smoothing=0.1, validation=0)
 FLAT = dict(layers=dense_layers((256, 128)), epochs=10, batch_size=64, adaptive_lr=0.001, optimizer=ONE_CYCLE, smoothing=0.1, validation=0)
 SETTINGS = {("digits", "dense"): dict(layers=dense_layers((512, 512)), epochs=25, batch_size=16, adaptive_lr=0.001, optimizer=_falling(0.9)),
             ("digits", "cnn"): dict(layers=cnn_layers(), epochs=25, batch_size=16, adaptive_lr=0.001, optimizer=_falling(0.92)),

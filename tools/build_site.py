@@ -77,8 +77,9 @@ def write_stage(preview=False):
 
 
 def smaller(svg):
-    "A figure without what precedes its tag, its metadata, and the digits beyond a thousandth of a point: two thirds of its size."
+    "A figure without what precedes its tag, its metadata, and the digits of its lines beyond a hundredth of a point: less than two thirds of its size."
     svg = re.sub(r"(?s)<metadata>.*?</metadata>|\n\s*(?=<)", "", svg[svg.index("<svg"):])
+    svg = re.sub(r'(?s) d="[^"]*"', lambda m: re.sub(r"\s+", " ", re.sub(r"(\.\d\d)\d+", r"\1", m[0])), svg)
     return re.sub(r"(\.\d{3})\d+", r"\1", svg)
 
 
@@ -130,7 +131,8 @@ def render(preview=False):
             text = re.sub(r'(?s)<nav id="TOC".*?</nav>', lambda m: plain(m[0]), text)
             write(page, text.replace('<svg alt="', '<svg role="img" aria-label="'))  # an svg has no alt
         found = json.loads((site.out/"search.json").read_text(encoding="utf-8"))
-        write(site.out/"search.json", json.dumps([{k: plain(v) for k, v in entry.items()} for entry in found], ensure_ascii=False))
+        # Every reader of a page loads the index: the beginning of each section will do to find it.
+        write(site.out/"search.json", json.dumps([{k: plain(v[:300] if k == "text" else v) for k, v in entry.items()} for entry in found], ensure_ascii=False))
         (site.out/"site_libs/bootstrap-icons/fonts/bootstrap-icons.woff").unlink()  # for browsers that do not know its woff2
     shutil.rmtree(out, ignore_errors=True)
     shutil.move(stage/"_site", out)
