@@ -102,6 +102,7 @@ def backward(
     self: NeuralNetwork,
     target: np.ndarray, # shaped like `out`, targets
     out: np.ndarray,    # (batch, n_out), what the last forward pass returned
+    forget: bool = False, # clear the cache of each layer as soon as its gradients are there, as training does: their memory serves the layers below
 ) -> float:
     "The loss; the gradients of all parameters are left in the layers. Raises TypeError and ValueError unless target and out fit."
     loss, Z = self.loss_of(target, out), self._logits(out)
@@ -110,6 +111,7 @@ def backward(
     for k in reversed(range(first, len(self.layers))):
         at_Z = Z is not None and k == len(self.layers) - 1
         dL = self.layers[k].backward(dL, at_Z=at_Z, skip_dX=k == first)
+        if forget: self.layers[k].cache.clear()
     return loss
 
 # %% ../nbs/11_models.ipynb #fcc5879b
@@ -256,7 +258,7 @@ def train(
                 if not good:   # the first forward pass has made the parameters, and changed the states
                     made, cache = self._snapshot()
                     good = [(parameters, state) for (parameters, _), state in zip(made, states)], cache
-                batch_loss = self.backward(Y, out)
+                batch_loss = self.backward(Y, out, forget=True)
                 if not isfinite(batch_loss): self._stop(good, batch_loss, f"at epoch {epoch + 1}, step {step + 1}", epoch)
                 loss, error = loss + batch_loss*len(X), error + self.error(Y, out)*len(X)
                 self.update(epoch + step/data.samples_per_epoch if self.optimizer.lr_scheduler.per_step else epoch, sums)
