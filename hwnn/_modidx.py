@@ -419,7 +419,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'hwnn.schedulers.WarmUp.__init__': ('more_schedulers.html#warmup.__init__', 'hwnn/schedulers.py'),
                                  'hwnn.schedulers.half_cosine': ('more_schedulers.html#half_cosine', 'hwnn/schedulers.py'),
                                  'hwnn.schedulers.initialize_scheduler': ('schedulers.html#initialize_scheduler', 'hwnn/schedulers.py')},
-            'hwnn.threads': { 'hwnn.threads.blas': ('threads.html#blas', 'hwnn/threads.py'),
+            'hwnn.threads': { 'hwnn.threads._blas': ('threads.html#_blas', 'hwnn/threads.py'),
                               'hwnn.threads.for_blocks': ('threads.html#for_blocks', 'hwnn/threads.py'),
                               'hwnn.threads.get_threads': ('threads.html#get_threads', 'hwnn/threads.py'),
                               'hwnn.threads.map_blocks': ('threads.html#map_blocks', 'hwnn/threads.py'),
