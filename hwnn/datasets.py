@@ -130,9 +130,11 @@ def standardization(
 ) -> Scaling:
     "The scaling that gives each feature of `X` the mean 0 and the standard deviation 1 (of the population: divided by N). A constant feature is mapped to 0."
     check_examples("standardization", "input", X)
-    constant = X.min(axis=0) == X.max(axis=0)
+    low, span = X.min(axis=0).astype(np.float64), np.ptp(X, axis=0).astype(np.float64)
     mean, deviation = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
-    return Scaling(np.where(constant, X[0], mean), np.where(constant, 1, deviation))
+    tiny = (deviation == 0) & (span > 0)   # the squares are too small for a float64: measure in units of the span
+    if tiny.any(): deviation[tiny] = span[tiny]*((X[:, tiny] - low[tiny])/span[tiny]).std(axis=0)
+    return Scaling(np.where(span == 0, X[0], mean), np.where(span == 0, 1, deviation))
 
 # %% ../nbs/09_datasets.ipynb #9711de2f
 def check_targets(
