@@ -2,7 +2,7 @@
 import time
 from statistics import geometric_mean, median
 
-SAMPLE, WARM, PAUSE = 0.05, 0.01, 0.12   # seconds: a sample, at least; uncounted calls before it, at least; the rest before these
+SAMPLE, WARM, PAUSE = 0.05, 0.1, 0.12   # seconds: a sample, at least; uncounted calls before it, at least; the rest before these
 
 
 def mean_time(fn, seconds, calls):
@@ -19,6 +19,7 @@ def sample(fn):
     # As in a training loop, where one framework has the cores to itself. Threads that have done their part of a call do not sleep at once:
     # they spin, waiting for more work, OpenMP's in PyTorch for some milliseconds and OpenBLAS's in NumPy for 30 or more, and take a core away
     # from whoever comes next. Without the rest, PyTorch took up to twice as long after a matrix product of NumPy's as it takes alone.
+    # The uncounted calls are there because a thread woken after a rest often starts on the core of the one that woke it, and stays for some ms.
     time.sleep(PAUSE)
     mean_time(fn, WARM, 2)
     return mean_time(fn, SAMPLE, 1)
