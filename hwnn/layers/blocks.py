@@ -9,7 +9,8 @@ __all__ = ['COLUMNS', 'SHORT', 'framed', 'column_blocks', 'correlate', 'weight_g
 import numpy as np
 
 from .windows import windows
-from ..threads import parallel, scratch
+from ..fast import taken_over
+from ..threads import empty, parallel, scratch
 
 # %% ../../nbs/layers/04b_blocks.ipynb #1a5cfaba
 def framed(
@@ -63,6 +64,7 @@ def column_blocks(
             yield slice(i, i + len(part)), slice(r, r + part.shape[1]), A
 
 # %% ../../nbs/layers/04b_blocks.ipynb #46ece31b
+@taken_over
 def correlate(
     X: np.ndarray,   # (batch, rows, cols, in_channels)
     W: np.ndarray,   # (k_h, k_w, in_channels, out_channels)
@@ -87,6 +89,7 @@ def correlate(
     return Z
 
 # %% ../../nbs/layers/04b_blocks.ipynb #ada4b009
+@taken_over
 def weight_gradients(
     X: np.ndarray,        # (batch, rows, cols, in_channels)
     dZ: np.ndarray,       # (batch, out_rows, out_cols, out_channels), gradient of the loss at the output
@@ -125,6 +128,7 @@ def phases(
     return found
 
 # %% ../../nbs/layers/04b_blocks.ipynb #24d53d09
+@taken_over
 def input_gradient(
     dZ: np.ndarray,  # (batch, out_rows, out_cols, out_channels), gradient of the loss at the output
     W: np.ndarray,   # (k_h, k_w, in_channels, out_channels)
@@ -135,7 +139,8 @@ def input_gradient(
     "The gradient dX (batch, rows, cols, in_channels); shapes are not checked."
     (k_h, k_w, channels, n_out), (s_h, s_w), ((top, _), (left, _)) = W.shape, stride, pad
     if 4*channels <= n_out or channels < min(SHORT, n_out): return scatter(dZ, W, shape, stride, pad)
-    dX = np.zeros((len(dZ), *shape, channels), np.result_type(dZ, W))
+    dX = empty((len(dZ), *shape, channels), np.result_type(dZ, W))
+    if s_h > k_h or s_w > k_w: dX[...] = 0   # some pixels have no tap
     for a, i, rows in phases(shape[0], k_h, s_h, top, dZ.shape[1]):
         for b, j, cols in phases(shape[1], k_w, s_w, left, dZ.shape[2]):
             taps = W[a::s_h, b::s_w][::-1, ::-1].transpose(0, 1, 3, 2)
@@ -153,7 +158,7 @@ def scatter(
     "`input_gradient` tap by tap, for few input channels."
     (k_h, k_w, channels, n_out), (s_h, s_w), (_, rows, cols, _) = W.shape, stride, dZ.shape
     (top, bottom), (left, right) = pad
-    dX = np.empty((len(dZ), *shape, channels), np.result_type(dZ, W))
+    dX = empty((len(dZ), *shape, channels), np.result_type(dZ, W))
     kernels, images = np.ascontiguousarray(W).reshape(-1, n_out), max(1, COLUMNS//(rows*cols*max(n_out, k_h*k_w*channels)))
     def work(start, stop):
         for i in range(start, stop, images):

@@ -12,6 +12,7 @@ from ..activations import initialize_activation
 from ..checks import check_array, check_number, check_same_precision
 from .base import Layer, check_gradient, check_input
 from .blocks import correlate, input_gradient, weight_gradients
+from ..threads import empty
 from .windows import kernel_pair, output_shape, pad_pairs, stride_pair
 from ..weights import initialize_weights
 
@@ -30,7 +31,7 @@ def conv2d(
     check_same_precision("conv2d", X=X, W=W, b=b)
     stride, pad = stride_pair("conv2d", stride), pad_pairs("conv2d", pad, W.shape[:2])
     out = output_shape("conv2d", X.shape[1:3], W.shape[:2], stride, pad)
-    Z = np.empty((len(X), *out, W.shape[3]), dtype=np.result_type(X, W, b))
+    Z = empty((len(X), *out, W.shape[3]), np.result_type(X, W, b))
     return correlate(X, W, b, stride, pad, Z), (X, W, stride, pad)
 
 # %% ../../nbs/layers/04_convolution.ipynb #c448528b
