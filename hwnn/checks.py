@@ -101,13 +101,11 @@ def check_number(
 ):
     "Raise TypeError unless `value` is a number of that kind, ValueError unless it is finite and in that range."
     kind, name = (Integral, "an integer") if integer else (Real, "a number")
-    limits = [(above, "above", lambda v: v > above), (at_least, "at least", lambda v: v >= at_least),
-              (below, "below", lambda v: v < below), (at_most, "at most", lambda v: v <= at_most)]
-    limits = [limit for limit in limits if limit[0] is not None]
-    expected = f"{owner}: expected {what} as {name}" + " and".join(f" {word} {bound}" for bound, word, _ in limits)
-    if not isinstance(value, kind) or isinstance(value, bool): raise TypeError(f"{expected}, got {value!r}")
-    finite = isinstance(value, Integral) or not isnan(value) and -inf < value < inf   # an integer may be larger than any float
-    if not (finite and all(holds(value) for _, _, holds in limits)): raise ValueError(f"{expected}, got {value!r}")
+    fits = isinstance(value, kind) and not isinstance(value, bool)
+    finite = fits and (isinstance(value, Integral) or not isnan(value) and -inf < value < inf)   # an integer may be larger than any float
+    if finite and (above is None or value > above) and (at_least is None or value >= at_least) and (below is None or value < below) and (at_most is None or value <= at_most): return
+    limits = [f" {word} {bound}" for word, bound in (("above", above), ("at least", at_least), ("below", below), ("at most", at_most)) if bound is not None]
+    raise (ValueError if fits else TypeError)(f"{owner}: expected {what} as {name}{' and'.join(limits)}, got {value!r}")
 
 # %% ../nbs/01_checks.ipynb #1390c2da
 def check_flag(

@@ -8,7 +8,7 @@ __all__ = ['PIXELS', 'SOME', 'direct_correlate', 'direct_weight_gradients', 'dir
 # %% ../../nbs/compiled/02_convolution.ipynb #a01e5e29
 import numpy as np
 
-from .lanes import BYTES, compiled, first, load, store
+from .lanes import BYTES, compiled, first, load, number, store
 from ..layers.blocks import framed
 from ..threads import empty, parallel, scratch
 
@@ -16,11 +16,11 @@ from ..threads import empty, parallel, scratch
 PIXELS = 8
 
 @compiled
-def _times(z, x, k, step, w):
-    "The eight sums `z`, each with its number of `x` times the lanes `w` added; the numbers are `step` apart, from number `k` on."
-    z0, z1, z2, z3, z4, z5, z6, z7 = z
-    return (z0 + x[k]*w, z1 + x[k + step]*w, z2 + x[k + 2*step]*w, z3 + x[k + 3*step]*w,
-            z4 + x[k + 4*step]*w, z5 + x[k + 5*step]*w, z6 + x[k + 6*step]*w, z7 + x[k + 7*step]*w)
+def _times(z, x, at, k, w):
+    "The eight sums `z`, each with a number of `x` times the lanes `w` added: number `k` after its place in `at`."
+    (z0, z1, z2, z3, z4, z5, z6, z7), (a0, a1, a2, a3, a4, a5, a6, a7) = z, at
+    return (z0 + number(x, a0 + k)*w, z1 + number(x, a1 + k)*w, z2 + number(x, a2 + k)*w, z3 + number(x, a3 + k)*w,
+            z4 + number(x, a4 + k)*w, z5 + number(x, a5 + k)*w, z6 + number(x, a6 + k)*w, z7 + number(x, a7 + k)*w)
 
 @compiled
 def _zeros(like):
@@ -29,40 +29,66 @@ def _zeros(like):
     return z, z, z, z, z, z, z, z
 
 @compiled
-def _add(A, k, step, z, a, b):
-    "Add sums `a` to `b` of the eight to the numbers of `A` from `k` on, `step` apart."
-    z0, z1, z2, z3, z4, z5, z6, z7 = z
-    if a <= 0 < b: store(A, k, load(A, k) + z0)
-    if a <= 1 < b: store(A, k + step, load(A, k + step) + z1)
-    if a <= 2 < b: store(A, k + 2*step, load(A, k + 2*step) + z2)
-    if a <= 3 < b: store(A, k + 3*step, load(A, k + 3*step) + z3)
-    if a <= 4 < b: store(A, k + 4*step, load(A, k + 4*step) + z4)
-    if a <= 5 < b: store(A, k + 5*step, load(A, k + 5*step) + z5)
-    if a <= 6 < b: store(A, k + 6*step, load(A, k + 6*step) + z6)
-    if a <= 7 < b: store(A, k + 7*step, load(A, k + 7*step) + z7)
+def _add(A, at, k, z, a, b):
+    "Add sums `a` to `b` of the eight to the numbers of `A`, `k` after their places in `at`."
+    (z0, z1, z2, z3, z4, z5, z6, z7), (a0, a1, a2, a3, a4, a5, a6, a7) = z, at
+    if a <= 0 < b: store(A, a0 + k, load(A, a0 + k) + z0)
+    if a <= 1 < b: store(A, a1 + k, load(A, a1 + k) + z1)
+    if a <= 2 < b: store(A, a2 + k, load(A, a2 + k) + z2)
+    if a <= 3 < b: store(A, a3 + k, load(A, a3 + k) + z3)
+    if a <= 4 < b: store(A, a4 + k, load(A, a4 + k) + z4)
+    if a <= 5 < b: store(A, a5 + k, load(A, a5 + k) + z5)
+    if a <= 6 < b: store(A, a6 + k, load(A, a6 + k) + z6)
+    if a <= 7 < b: store(A, a7 + k, load(A, a7 + k) + z7)
+
+@compiled
+def _steps(k, step):
+    "Eight places, `step` apart."
+    return k, k + step, k + 2*step, k + 3*step, k + 4*step, k + 5*step, k + 6*step, k + 7*step
 
 # %% ../../nbs/compiled/02_convolution.ipynb #50b6a804
+@compiled
+def _corners(pixel, shape, out_shape, stride):
+    "Where the windows of eight output pixels start, from number `pixel` on, in images of this shape."
+    (_, rows, cols, channels), (_, out_rows, out_cols, _) = shape, out_shape
+    j, i, n = pixel % out_cols, pixel//out_cols % out_rows, pixel//(out_cols*out_rows)
+    k0, j, i, n = _corner(j, i, n, rows, cols, channels, out_rows, out_cols, stride)
+    k1, j, i, n = _corner(j, i, n, rows, cols, channels, out_rows, out_cols, stride)
+    k2, j, i, n = _corner(j, i, n, rows, cols, channels, out_rows, out_cols, stride)
+    k3, j, i, n = _corner(j, i, n, rows, cols, channels, out_rows, out_cols, stride)
+    k4, j, i, n = _corner(j, i, n, rows, cols, channels, out_rows, out_cols, stride)
+    k5, j, i, n = _corner(j, i, n, rows, cols, channels, out_rows, out_cols, stride)
+    k6, j, i, n = _corner(j, i, n, rows, cols, channels, out_rows, out_cols, stride)
+    k7, j, i, n = _corner(j, i, n, rows, cols, channels, out_rows, out_cols, stride)
+    return k0, k1, k2, k3, k4, k5, k6, k7
+
+@compiled
+def _corner(j, i, n, rows, cols, channels, out_rows, out_cols, stride):
+    "Where the window of pixel (n, i, j) starts, and the next pixel."
+    k = ((n*rows + i*stride[0])*cols + j*stride[1])*channels
+    if j + 1 < out_cols: return k, j + 1, i, n
+    if i + 1 < out_rows: return k, 0, i + 1, n
+    return k, 0, 0, n + 1
+
+# %% ../../nbs/compiled/02_convolution.ipynb #2e1e9b9c
 @compiled
 def _correlate(F, W, b, Z, k_h, k_w, stride):
     (batch, rows, cols, channels), (_, out_rows, out_cols, n_out) = F.shape, Z.shape
     f, w, z = F.reshape(-1), W.reshape(-1), Z.reshape(-1)
-    lanes, width, step = W.shape[2], k_w*channels, stride[1]*channels
-    for n in range(batch):
-        for i in range(out_rows):
-            for after in range(0, out_cols, PIXELS):
-                j = min(after, out_cols - PIXELS)
-                corner, out = ((n*rows + i*stride[0])*cols + j*stride[1])*channels, ((n*out_rows + i)*out_cols + j)*n_out
-                for m in range(0, n_out, lanes):
-                    sums, at = _zeros(w), m*W.shape[1]
-                    for u in range(k_h):
-                        row = corner + u*cols*channels
-                        for q in range(width):
-                            sums = _times(sums, f, row + q, step, load(w, at))
-                            at += lanes
-                    for p in range(PIXELS): store(z, out + p*n_out + m, load(b, m))
-                    _add(z, out + m, n_out, sums, 0, PIXELS)
+    lanes, width, pixels = W.shape[2], k_w*channels, batch*out_rows*out_cols
+    for after in range(0, pixels, PIXELS):
+        pixel = min(after, pixels - PIXELS)
+        at, out = _corners(pixel, F.shape, Z.shape, stride), pixel*n_out
+        for m in range(0, n_out, lanes):
+            sums, k = _zeros(w), m*W.shape[1]
+            for u in range(k_h):
+                for q in range(u*cols*channels, u*cols*channels + width):
+                    sums = _times(sums, f, at, q, load(w, k))
+                    k += lanes
+            for p in range(PIXELS): store(z, out + p*n_out + m, load(b, m))
+            _add(z, _steps(out, n_out), m, sums, 0, PIXELS)
 
-# %% ../../nbs/compiled/02_convolution.ipynb #2e1e9b9c
+# %% ../../nbs/compiled/02_convolution.ipynb #0289ac12
 SOME = 2**16   # numbers of padded images at a time
 
 def _lanes(dtype): return BYTES//np.dtype(dtype).itemsize
@@ -77,14 +103,15 @@ def _packed(A, lanes):
 
 def _some(start, stop, *shape):
     "Slices of some images, of this (padded) shape each."
-    images = max(1, SOME//int(np.prod(shape)))
-    return [slice(i, min(i + images, stop)) for i in range(start, stop, images)]
+    images = stop - start
+    blocks = min(images, max(1, images*int(np.prod(shape))//SOME))
+    return [slice(start + images*k//blocks, start + images*(k + 1)//blocks) for k in range(blocks)]
 
 # %% ../../nbs/compiled/02_convolution.ipynb #a0a80765
 def direct_correlate(X, W, b, stride, pad, Z):
-    "`hwnn.layers.blocks.correlate` without columns; NotImplemented for fewer than `PIXELS` output columns."
-    (k_h, k_w, channels, n_out), lanes, (_, out_rows, out_cols, _) = W.shape, _lanes(X.dtype), Z.shape
-    if out_cols < PIXELS: return NotImplemented
+    "`hwnn.layers.blocks.correlate` without columns; NotImplemented for images of fewer than `PIXELS` output pixels."
+    (k_h, k_w, channels, n_out), lanes = W.shape, _lanes(X.dtype)
+    if Z.shape[1]*Z.shape[2] < PIXELS: return NotImplemented
     kernels, bias = _packed(W.reshape(-1, n_out), lanes), np.zeros(_whole(n_out, lanes), X.dtype)
     if b is not None: bias[:n_out] = b
     def work(start, stop):
@@ -107,9 +134,9 @@ def _weight_gradients(F, dZ, dW, k_h, k_w, stride):
                 row, out = (n*rows + i*stride[0] + u)*cols*channels, (n*out_rows + i)*out_cols*n_out
                 for q in range(0, width, PIXELS):
                     for m in range(0, n_out, lanes):
-                        sums = _zeros(g)
-                        for j in range(out_cols): sums = _times(sums, f, row + j*step + q, 1, load(g, out + j*n_out + m))
-                        _add(d, (u*width + q)*n_out + m, n_out, sums, 0, width - q)
+                        sums, at = _zeros(g), _steps(row + q, 1)
+                        for j in range(out_cols): sums = _times(sums, f, at, j*step, load(g, out + j*n_out + m))
+                        _add(d, _steps((u*width + q)*n_out, n_out), m, sums, 0, width - q)
 
 # %% ../../nbs/compiled/02_convolution.ipynb #f5254043
 def direct_weight_gradients(X, dZ, kernel_shape, stride, pad):
@@ -136,18 +163,16 @@ def direct_weight_gradients(X, dZ, kernel_shape, stride, pad):
 def _scatter(dZ, W, dF, k_h, k_w, stride):
     (_, rows, cols, channels), (batch, out_rows, out_cols, n_out) = dF.shape, dZ.shape
     g, w, d = dZ.reshape(-1), W.reshape(-1), dF.reshape(-1)
-    lanes, width, step = W.shape[3], k_w*channels, stride[1]*channels
-    for n in range(batch):
-        for i in range(out_rows):
-            for after in range(0, out_cols, PIXELS):
-                j = min(after, out_cols - PIXELS)
-                corner, out = ((n*rows + i*stride[0])*cols + j*stride[1])*channels, ((n*out_rows + i)*out_cols + j)*n_out
-                for u in range(k_h):
-                    for q in range(0, width, lanes):
-                        sums, at = _zeros(w), (u*W.shape[1] + q//lanes)*n_out*lanes
-                        for m in range(n_out): sums = _times(sums, g, out + m, n_out, load(w, at + m*lanes))
-                        if width - q < lanes: sums = _cut(sums, width - q)
-                        _add(d, corner + u*cols*channels + q, step, sums, after - j, PIXELS)
+    lanes, width, pixels = W.shape[3], k_w*channels, batch*out_rows*out_cols
+    for after in range(0, pixels, PIXELS):
+        pixel = min(after, pixels - PIXELS)
+        at, out = _corners(pixel, dF.shape, dZ.shape, stride), _steps(pixel*n_out, n_out)
+        for u in range(k_h):
+            for q in range(0, width, lanes):
+                sums, k = _zeros(w), (u*W.shape[1] + q//lanes)*n_out*lanes
+                for m in range(n_out): sums = _times(sums, g, out, m, load(w, k + m*lanes))
+                if width - q < lanes: sums = _cut(sums, width - q)
+                _add(d, at, u*cols*channels + q, sums, after - pixel, PIXELS)
 
 @compiled
 def _cut(z, n):
@@ -157,9 +182,9 @@ def _cut(z, n):
 
 # %% ../../nbs/compiled/02_convolution.ipynb #fbf15b4b
 def direct_input_gradient(dZ, W, shape, stride, pad):
-    "`hwnn.layers.blocks.input_gradient` without columns or phases; NotImplemented for fewer than `PIXELS` output columns."
+    "`hwnn.layers.blocks.input_gradient` without columns or phases; NotImplemented for images of fewer than `PIXELS` output pixels."
     (k_h, k_w, channels, n_out), ((top, bottom), (left, right)) = W.shape, pad
-    if dZ.shape[2] < PIXELS: return NotImplemented
+    if dZ.shape[1]*dZ.shape[2] < PIXELS: return NotImplemented
     kernels = np.stack([_packed(row.reshape(-1, n_out).T, _lanes(W.dtype)) for row in W])   # for each kernel row (blocks of q, m, lanes)
     dX, framed_shape = empty((len(dZ), *shape, channels), W.dtype), (top + shape[0] + bottom, left + shape[1] + right, channels)
     def work(start, stop):
