@@ -4,6 +4,7 @@ from .activations import (ELU, GELU, ArcTan, LeakyReLU, Linear, ReLU, Sigmoid, S
                           normal_cdf)
 from .datasets import (Data, Dataset, digits, fashion_mnist, flip, initialize_dataset, iris, min_max, mnist, one_hot, shift, standardization,
                        stratified_split, write_predictions)
+from .fast import is_fast, use_fast
 from .gradcheck import adjoint_error, check_gradients, complex_step_gradient, numerical_gradient, relative_error
 from .layers import *
 from .logs import History, Logger

@@ -8,7 +8,8 @@ __all__ = ['PIXELS', 'SOME', 'direct_correlate', 'direct_weight_gradients', 'dir
 # %% ../../nbs/compiled/02_convolution.ipynb #a01e5e29
 import numpy as np
 
-from .lanes import BYTES, compiled, first, load, number, store
+from .lanes import BYTES, compiled, first, load, number, store, takes_over
+from ..layers import blocks
 from ..layers.blocks import framed
 from ..threads import empty, parallel, scratch
 
@@ -108,8 +109,8 @@ def _some(start, stop, *shape):
     return [slice(start + images*k//blocks, start + images*(k + 1)//blocks) for k in range(blocks)]
 
 # %% ../../nbs/compiled/02_convolution.ipynb #a0a80765
+@takes_over(blocks.correlate)
 def direct_correlate(X, W, b, stride, pad, Z):
-    "`hwnn.layers.blocks.correlate` without columns; NotImplemented for images of fewer than `PIXELS` output pixels."
     (k_h, k_w, channels, n_out), lanes = W.shape, _lanes(X.dtype)
     if Z.shape[1]*Z.shape[2] < PIXELS: return NotImplemented
     kernels, bias = _packed(W.reshape(-1, n_out), lanes), np.zeros(_whole(n_out, lanes), X.dtype)
@@ -139,8 +140,8 @@ def _weight_gradients(F, dZ, dW, k_h, k_w, stride):
                         _add(d, _steps((u*width + q)*n_out, n_out), m, sums, 0, width - q)
 
 # %% ../../nbs/compiled/02_convolution.ipynb #f5254043
+@takes_over(blocks.weight_gradients)
 def direct_weight_gradients(X, dZ, kernel_shape, stride, pad):
-    "`hwnn.layers.blocks.weight_gradients` without columns."
     (k_h, k_w), channels, n_out, whole = kernel_shape, X.shape[3], dZ.shape[3], _whole(dZ.shape[3], _lanes(X.dtype))
     def work(start, stop):
         dW, db = np.zeros((k_h*k_w*channels, whole), X.dtype), np.zeros((1, n_out), X.dtype)
@@ -181,8 +182,8 @@ def _cut(z, n):
     return first(z0, n), first(z1, n), first(z2, n), first(z3, n), first(z4, n), first(z5, n), first(z6, n), first(z7, n)
 
 # %% ../../nbs/compiled/02_convolution.ipynb #fbf15b4b
+@takes_over(blocks.input_gradient)
 def direct_input_gradient(dZ, W, shape, stride, pad):
-    "`hwnn.layers.blocks.input_gradient` without columns or phases; NotImplemented for images of fewer than `PIXELS` output pixels."
     (k_h, k_w, channels, n_out), ((top, bottom), (left, right)) = W.shape, pad
     if dZ.shape[1]*dZ.shape[2] < PIXELS: return NotImplemented
     kernels = np.stack([_packed(row.reshape(-1, n_out).T, _lanes(W.dtype)) for row in W])   # for each kernel row (blocks of q, m, lanes)

@@ -9,7 +9,9 @@ __all__ = ['RUN', 'LIGHT', 'rectify_backward', 'max_windows', 'max_windows_backw
 # %% ../../nbs/compiled/01_loops.ipynb #75557c3d
 import numpy as np
 
-from .lanes import compiled
+from .. import activations
+from .lanes import compiled, takes_over
+from ..layers import batchnorm
 from ..threads import empty, parallel
 
 # %% ../../nbs/compiled/01_loops.ipynb #f79769f2
@@ -17,8 +19,8 @@ from ..threads import empty, parallel
 def _rectify_backward(Z, dY, dZ):
     for k in range(len(Z)): dZ[k] = dY[k]*(not Z[k] <= 0)
 
+@takes_over(activations.rectify_backward)
 def rectify_backward(Z, dY):
-    "Compiled `hwnn.activations.rectify_backward`."
     dZ = empty(Z.shape, Z.dtype)
     _rectify_backward(Z.reshape(-1), dY.reshape(-1), dZ.reshape(-1))
     return dZ
@@ -123,8 +125,8 @@ def _totals(fn, *arrays):
 
 LIGHT = 4   # as many light operations as this cost what `parallel` counts as one
 
+@takes_over(batchnorm.parameter_gradients)
 def parameter_gradients(dY, X_hat):
-    "Compiled `hwnn.layers.batchnorm.parameter_gradients`."
     return np.split(_totals(_sums, X_hat, dY).astype(dY.dtype), 2)
 
 # %% ../../nbs/compiled/01_loops.ipynb #c2e76aaf
@@ -145,8 +147,8 @@ def _centre(A, X_hat, mu, totals):
             totals[0, k] += run[0, k]
             totals[1, k] += run[1, k]
 
+@takes_over(batchnorm.centre)
 def centre(A, mu, X_hat):
-    "Compiled `hwnn.layers.batchnorm.centre`."
     left, squares = np.split(_totals(lambda a, h, totals: _centre(a, h, mu, totals), A, X_hat)/len(A), 2)
     return left, np.maximum(squares - left*left, 0)   # rounding may leave less than nothing of a constant
 
@@ -160,8 +162,8 @@ def _standardise(X_hat, Y, mu, r, gamma, beta):
             X_hat[i, k] = h
             Y[i, k] = h*gamma[0, k] + beta[0, k]
 
+@takes_over(batchnorm.standardise)
 def standardise(X_hat, mu, r, gamma, beta, Y):
-    "Compiled `hwnn.layers.batchnorm.standardise`."
     parallel(lambda i, j: _standardise(X_hat[i:j], Y[i:j], mu, r, gamma, beta), len(Y), Y.size//LIGHT)
 
 # %% ../../nbs/compiled/01_loops.ipynb #bf27a385
@@ -171,6 +173,6 @@ def _one_line(dY, X_hat, dX, dgamma, dbeta, scale):
     for i in range(rows):
         for k in range(features): dX[i, k] = (dY[i, k] - X_hat[i, k]*dgamma[0, k] - dbeta[0, k])*scale[0, k]
 
+@takes_over(batchnorm.one_line)
 def one_line(dY, X_hat, dgamma, dbeta, scale, dX):
-    "Compiled `hwnn.layers.batchnorm.one_line`."
     parallel(lambda i, j: _one_line(dY[i:j], X_hat[i:j], dX[i:j], dgamma, dbeta, scale), len(dY), dY.size//LIGHT)

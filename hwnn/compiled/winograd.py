@@ -10,7 +10,8 @@ __all__ = ['A_T', 'B_T', 'G', 'TILES', 'winograd_correlate', 'winograd_weight_gr
 import numpy as np
 
 from .convolution import direct_correlate, direct_input_gradient, direct_weight_gradients
-from .lanes import BYTES, compiled, load, store
+from .lanes import BYTES, compiled, load, store, takes_over
+from ..layers import blocks
 from ..threads import empty, one_blas_thread, parallel, scratch
 
 # %% ../../nbs/compiled/03_winograd.ipynb #dbc8b5bb
@@ -145,7 +146,13 @@ def _both_sides(G, W):
     "G W G^T for the first two axes of W, with those joined."
     with one_blas_thread(): return np.kron(G, G).astype(W.dtype) @ W.reshape(len(W)**2, -1)
 
-def winograd_correlate(X, W, b, pad, Z):
+def winograd_correlate(
+    X: np.ndarray,  # (batch, rows, cols, in_channels), channels in whole lanes
+    W: np.ndarray,  # (3, 3, in_channels, out_channels)
+    b,              # (1, out_channels), or None for no bias
+    pad: tuple,     # ((top, bottom), (left, right)); negative numbers crop
+    Z: np.ndarray,  # (batch, out_rows, out_cols, out_channels), overwritten
+) -> np.ndarray:
     "`hwnn.layers.blocks.correlate` for 3 by 3 kernels at stride 1, by (3)."
     n_in, n_out, (t_h, t_w), ((top, _), (left, _)) = *W.shape[2:], _grid(Z), pad
     U, bias = _both_sides(G, W).reshape(36, n_in, n_out), np.zeros(n_out, X.dtype) if b is None else b[0]
@@ -160,7 +167,11 @@ def winograd_correlate(X, W, b, pad, Z):
     parallel(work, len(X)*t_h, Z.size*n_in//16)
     return Z
 
-def winograd_weight_gradients(X, dZ, pad):
+def winograd_weight_gradients(
+    X: np.ndarray,   # (batch, rows, cols, in_channels), channels in whole lanes
+    dZ: np.ndarray,  # (batch, out_rows, out_cols, out_channels), gradient of the loss at the output
+    pad: tuple,      # ((top, bottom), (left, right))
+) -> tuple:          # dW (3, 3, in_channels, out_channels) and db (1, out_channels)
     "`hwnn.layers.blocks.weight_gradients` for 3 by 3 kernels at stride 1, by (4)."
     n_in, n_out, (t_h, t_w), ((top, _), (left, _)) = X.shape[3], dZ.shape[3], _grid(dZ), pad
     def work(start, stop):
@@ -178,18 +189,18 @@ def winograd_weight_gradients(X, dZ, pad):
     return _both_sides(G.T, sum(totals).reshape(6, 6, n_in, n_out)).reshape(3, 3, n_in, n_out), sum(dbs)
 
 # %% ../../nbs/compiled/03_winograd.ipynb #6c669c6f
+@takes_over(blocks.correlate)
 def correlate(X, W, b, stride, pad, Z):
-    "Compiled `hwnn.layers.blocks.correlate`."
     if _saves(*W.shape[2:], W.shape[:2], stride, Z): return winograd_correlate(X, W, b, pad, Z)
     return direct_correlate(X, W, b, stride, pad, Z)
 
+@takes_over(blocks.weight_gradients)
 def weight_gradients(X, dZ, kernel_shape, stride, pad):
-    "Compiled `hwnn.layers.blocks.weight_gradients`."
     if _saves(X.shape[3], dZ.shape[3], kernel_shape, stride, dZ): return winograd_weight_gradients(X, dZ, pad)
     return direct_weight_gradients(X, dZ, kernel_shape, stride, pad)
 
+@takes_over(blocks.input_gradient)
 def input_gradient(dZ, W, shape, stride, pad):
-    "Compiled `hwnn.layers.blocks.input_gradient`."
     (top, bottom), (left, right) = pad
     dX = empty((len(dZ), *shape, W.shape[2]), W.dtype)
     if _saves(*W.shape[2:], W.shape[:2], stride, dX):

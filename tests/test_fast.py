@@ -1,0 +1,168 @@
+"""The compiled functions of the extra `fast`: the same as NumPy's, and as PyTorch's, for random cases and at the edges."""
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hwnn.all import *
+from hwnn.layers.batchnorm import batchnorm_train
+from hwnn.layers.blocks import correlate, input_gradient, weight_gradients
+from hwnn.layers.convolution import conv2d, conv2d_backward
+from hwnn.layers.pooling import average_pool2d, average_pool2d_backward, max_pool2d, max_pool2d_backward
+
+pytest.importorskip("numba")
+from test_threads import NINE
+
+
+@pytest.fixture(autouse=True)
+def fast():
+    before = is_fast()
+    use_fast(True)
+    yield
+    use_fast(before)
+
+
+def both(fn):
+    "What `fn` returns with NumPy alone, and with the compiled functions."
+    use_fast(False)
+    numpys = fn()
+    use_fast(True)
+    return numpys, fn()
+
+
+def close(ours, theirs, tolerance):
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == b.dtype and np.abs(a - b).max() <= tolerance*max(1, np.abs(b).max()), np.abs(a - b).max()
+
+
+def random_convolution(rng):
+    kernel_shape, stride = (tuple(rng.integers(1, top, 2).tolist()) for top in (6, 4))
+    if rng.random() < 0.5: kernel_shape, stride = (3, 3), (1, 1)   # Winograd's case, if the channels fit
+    pad = tuple(tuple(rng.integers(0, 5, 2).tolist()) for _ in range(2))
+    shape = [max(k - sum(p), 1) + int(rng.integers(0, 14)) for k, p in zip(kernel_shape, pad)]
+    channels = [int(rng.choice([1, 3, 6, 8, 16, 24])) for _ in range(2)]
+    out = [(n + sum(p) - k)//s + 1 for n, p, k, s in zip(shape, pad, kernel_shape, stride)]
+    batch = int(rng.integers(1, 6))
+    arrays = [rng.normal(size=s) for s in ((batch, *shape, channels[0]), (*kernel_shape, *channels), (1, channels[1]), (batch, *out, channels[1]))]
+    return arrays, stride, pad
+
+
+@pytest.mark.parametrize("dtype,tolerance", [(np.float64, 1e-12), (np.float32, 3e-5)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_convolution(dtype, tolerance, threads, monkeypatch):
+    before = get_threads()
+    monkeypatch.setattr("hwnn.threads.WORTH", 1)   # two threads for small arrays too
+    set_threads(threads)
+    rng = np.random.default_rng(0)
+    try:
+        for _ in range(150):
+            arrays, stride, pad = random_convolution(rng)
+            X, W, b, dZ = (A.astype(dtype) for A in arrays)
+            numpys, ours = both(lambda: (correlate(X, W, b, stride, pad, np.empty_like(dZ)), input_gradient(dZ, W, X.shape[1:3], stride, pad),
+                                         *weight_gradients(X, dZ, W.shape[:2], stride, pad)))
+            close(ours, numpys, tolerance)
+    finally: set_threads(before)
+
+
+@pytest.mark.parametrize("side,channels,n_out,k,pad,stride", NINE)
+def test_convolution_as_in_pytorch(side, channels, n_out, k, pad, stride):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    X, W, b = rng.normal(size=(9, side, side, channels)), rng.normal(size=(k, k, channels, n_out)), rng.normal(size=(1, n_out))
+    Z, ctx = conv2d(X, W, b, stride, pad)
+    dZ = rng.normal(size=Z.shape)
+    leaves = [torch.tensor(A, requires_grad=True) for A in (X.transpose(0, 3, 1, 2).copy(), W.transpose(3, 2, 0, 1).copy(), b[0])]
+    theirs = torch.nn.functional.conv2d(*leaves, stride=stride, padding=pad)
+    theirs.backward(torch.tensor(dZ.transpose(0, 3, 1, 2).copy()))
+    X_t, W_t, b_t = (leaf.grad.numpy() for leaf in leaves)
+    pairs = [(Z, theirs.detach().numpy().transpose(0, 2, 3, 1)), *zip(conv2d_backward(dZ, ctx), (X_t.transpose(0, 2, 3, 1), W_t.transpose(2, 3, 1, 0), b_t[None]))]
+    for ours, expected in pairs: assert np.abs(ours - expected).max() < 1e-10*np.abs(expected).max()
+
+
+def test_pooling():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        kernel_shape, stride = (tuple(rng.integers(1, 4, 2).tolist()) for _ in range(2))
+        pad = tuple(tuple(rng.integers(0, k, 2).tolist()) for k in kernel_shape)
+        X = rng.integers(0, 5, (3, *rng.integers(3, 12, 2), int(rng.integers(1, 20)))).astype(rng.choice([np.float32, np.float64]))
+        for fn, backward in ((max_pool2d, max_pool2d_backward), (average_pool2d, average_pool2d_backward),
+                             (lambda *a: average_pool2d(*a, count_include_pad=False), average_pool2d_backward)):
+            def run():
+                Y, ctx = fn(X, kernel_shape, stride, pad)
+                return Y, backward(np.cos(Y), ctx)
+            numpys, ours = both(run)
+            close(ours, numpys, 1e-6 if X.dtype == np.float32 else 1e-14)
+
+
+def test_not_a_number_in_pooling_and_rectifier():
+    X = np.random.default_rng(0).normal(size=(2, 4, 4, 3))
+    X[0, 1, 1, 0], X[1, 2, 3, 2] = np.nan, np.inf
+    def run():
+        Y, ctx = max_pool2d(X, 2, 2)
+        return Y, max_pool2d_backward(np.ones_like(Y), ctx), initialize_activation("relu").backward(X, np.ones_like(X))
+    for a, b in zip(*both(run)): np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype,tolerance", [(np.float64, 1e-12), (np.float32, 1e-5)])
+def test_normalisation(dtype, tolerance):
+    rng = np.random.default_rng(0)
+    for shape in ((7, 3), (1000, 17), (4, 30, 30, 70), (9, 5, 5, 2)):
+        X, dY = rng.normal(size=(2, *shape)).astype(dtype)
+        for one in (BatchNorm1D, LayerNorm):
+            def run():
+                layer = one()
+                Y = layer.forward(3*X + 5)
+                return Y, layer.backward(dY), *layer.gradients.values(), *layer.state.values(), layer.forward(X, "test")
+            numpys, ours = both(run)
+            close(ours, numpys, tolerance)
+
+
+def test_normalisation_keeps_its_digits():
+    X = 1e6 + np.random.default_rng(0).normal(size=(1000, 3))
+    Y, _ = batchnorm_train(X.astype(np.float32), np.ones((1, 3), np.float32), np.zeros((1, 3), np.float32), 1e-8)
+    A = X.astype(np.float32).astype(float)
+    np.testing.assert_allclose(Y, (A - A.mean(axis=0))/A.std(axis=0), atol=1e-5)
+    constant = np.full((300, 2), 1e30, np.float32)
+    assert not batchnorm_train(constant, np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32), 1e-8)[0].any()
+
+
+def test_what_is_left_to_numpy():
+    "Complex numbers, arrays in another order, two precisions, images that are too small: the same as without the compiled functions."
+    rng = np.random.default_rng(0)
+    X, W, b = rng.normal(size=(2, 9, 9, 8)), rng.normal(size=(3, 3, 8, 8)), rng.normal(size=(1, 8))
+    for A in (X.astype(complex), X.transpose(0, 2, 1, 3), X[:, ::2], X[:, :2, :2]):
+        def run():
+            Z, ctx = conv2d(A, W, b, 1, 1)
+            return Z, *conv2d_backward(Z, ctx)
+        numpys, ours = both(run)
+        close(ours, numpys, 1e-12)
+    assert max_pool2d_backward(np.ones((1, 1, 1, 1)), max_pool2d(np.ones((1, 2, 2, 1), np.float32), 2)[1]).dtype == np.float64
+
+
+def test_a_network_learns_the_same():
+    rng = np.random.default_rng(0)
+    X, Y = rng.normal(size=(16, 12, 12, 3)), np.eye(4)[rng.integers(0, 4, 16)]
+    def run():
+        net = NeuralNetwork([Conv2D(8, 3, "relu"), BatchNorm1D(), Conv2D(16, 3, "relu"), Pool2D(2, stride=2), Flatten(), FullyConnected(4, "softmax")],
+                            optimizer=SGD(0.05, momentum=0.9), seed=0)
+        losses = []
+        for _ in range(10):
+            losses.append(net.backward(Y, net.forward(X)))
+            net.update(0)
+        return [np.array(losses), net.predict(X)]
+    numpys, ours = both(run)
+    close(ours, numpys, 1e-9)
+    assert ours[0][-1] < ours[0][0]
+
+
+def test_numba_is_loaded_when_it_is_needed():
+    code = """
+import sys, numpy as np
+from hwnn.all import *
+from hwnn.layers.pooling import max_pool2d
+first = "numba" in sys.modules
+max_pool2d(np.ones((1, 4, 4, 1)), 2)
+print(first, "numba" in sys.modules, is_fast())
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["False", "True", "True"]
