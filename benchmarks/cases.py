@@ -9,6 +9,7 @@ import numpy as np
 import textbook
 import torch
 from hwnn.datasets import Dataset
+from hwnn.fast import is_fast, use_fast
 from hwnn.layers.batchnorm import batchnorm_train, batchnorm_train_backward
 from hwnn.layers.convolution import conv2d, conv2d_backward
 from hwnn.layers.fully_connected import affine, affine_backward
@@ -45,6 +46,18 @@ def row(t): return t.detach().numpy()[None]
 def matrix(t): return t.detach().numpy().T
 def images(t): return t.detach().permute(0, 2, 3, 1).numpy() if t.ndim == 4 else t.detach().numpy()
 def kernel(t): return t.detach().permute(2, 3, 1, 0).numpy()
+
+
+def with_and_without(fns):
+    "The same functions, hwnn's once with NumPy alone and once with the extra `fast`."
+    def switched(on, fn):
+        def run():
+            use_fast(on)
+            try: return fn()
+            finally: use_fast(before)
+        return run
+    before, fn = is_fast(), fns["hwnn"]
+    return {"hwnn": switched(False, fn), "hwnn fast": switched(True, fn), **{who: other for who, other in fns.items() if who != "hwnn"}}
 
 
 def agree(fns, *layout, calls=1, tolerance=1e-3):
@@ -94,6 +107,7 @@ def convolution(measure):
         fns = {"hwnn": our_pass(conv2d, conv2d_backward, dZ, X, W, b, stride, pad),
                **{who: torch_pass(module, X, dZ, f) for who, f in FORMATS.items()},
                "textbook": our_pass(textbook.conv2d, textbook.conv2d_backward, dZ, X, W, b, stride, pad)}
+        fns = with_and_without(fns)
         agree(fns, images, images, kernel, row)
         yield record("convolution", f"{H}x{H}x{n_in} -> {n_out}, {k}x{k}" + (f", stride {stride}" if stride > 1 else ""), measure(fns), goal=2.5)
 
@@ -109,6 +123,7 @@ def pooling(measure):
             fns = {"hwnn": our_pass(forward, backward, dY, X, k, stride),
                    **{who: torch_pass(module(k, stride), X, dY, f) for who, f in FORMATS.items()},
                    "textbook": our_pass(*slow, dY, X, k, stride)}
+            fns = with_and_without(fns)
             agree(fns, images, images)
             yield record("pooling", f"{kind}, {H}x{H}x{channels}, {k}x{k}, stride {stride}", measure(fns))
 
@@ -123,6 +138,7 @@ def batch_norm(measure):
         fns = {"hwnn": our_pass(batchnorm_train, batchnorm_train_backward, dY, X, gamma, beta, 1e-5),
                **{who: torch_pass(module, X, dY, f) for who, f in formats.items()},
                "textbook": our_pass(textbook.batchnorm, textbook.batchnorm_backward, dY, X, gamma, beta, 1e-5)}
+        fns = with_and_without(fns)
         agree(fns, images, images, row, row)
         yield record("batch norm", "x".join(map(str, shape)), measure(fns))
 
@@ -169,7 +185,8 @@ def steps(name, dtype):
     formats = FORMATS if X.ndim == 4 else {"PyTorch": torch.contiguous_format}
     modules = {who: theirs(name).to(torch.from_numpy(X).dtype) for who in formats}
     for module in modules.values(): copy_parameters(net, module)
-    return {"hwnn": our_step(net, X, y), **{who: their_step(m, X, y, formats[who] is torch.channels_last) for who, m in modules.items()}}
+    ours_ = {who: with_and_without({"hwnn": our_step(copy.deepcopy(net), X, y)})[who] for who in ("hwnn", "hwnn fast")}   # a network each
+    return {**ours_, **{who: their_step(m, X, y, formats[who] is torch.channels_last) for who, m in modules.items()}}
 
 
 def training_step(measure):
@@ -214,7 +231,7 @@ def import_time(measure):
 
 def peak_memory(measure):
     if not sys.platform.startswith("linux"): return
-    samples = {who: [] for who in ("hwnn", *FORMATS)}
+    samples = {who: [] for who in ("hwnn", "hwnn fast", *FORMATS)}
     for _ in range(3):
         for who in samples: samples[who].append(python(str(here/"memory.py"), who, str(get_threads())))
     yield record("peak memory", f"10 steps of {NAMES['c']}", samples, goal=1.0, unit="bytes")
@@ -225,9 +242,11 @@ def scaling(measure):
     W, b = normal(3, 3, 32, 32), normal(1, 32)
     def one(n, H): return our_pass(conv2d, conv2d_backward, normal(n, H, H, 32), normal(n, H, H, 32), W, b, 1, 1)
     base, sizes = (64, 32), [(32, 32), (128, 32), (256, 32), (64, 16), (64, 64)]
-    samples = measure({size: one(*size) for size in (base, *sizes)})
+    fns = {size: with_and_without({"hwnn": one(*size)}) for size in (base, *sizes)}
+    samples = {who: measure({size: fns[size][who] for size in fns}) for who in ("hwnn", "hwnn fast")}
     for n, H in sizes:
-        yield record("scaling", f"batch {n}, {H}x{H}, by work", {"hwnn": samples[n, H], "batch 64, 32x32": samples[base]}, work=n*H*H/(64*32*32))
+        against = {"batch 64, 32x32": samples["hwnn"][base], "batch 64, 32x32, fast": samples["hwnn fast"][base]}
+        yield record("scaling", f"batch {n}, {H}x{H}, by work", {**{who: samples[who][n, H] for who in samples}, **against}, work=n*H*H/(64*32*32))
 
 
 def threads(measure):
@@ -238,8 +257,8 @@ def threads(measure):
             set_threads(n)
             return step()
         return run
-    fns = {"hwnn": with_threads(2), "one thread": with_threads(1)}
-    try: yield record("threads", f"2 threads, {NAMES['c']}", measure(fns), goal=1/1.7)
+    fns, one = with_and_without({"hwnn": with_threads(2)}), with_and_without({"hwnn": with_threads(1)})
+    try: yield record("threads", f"2 threads, {NAMES['c']}", measure({**fns, "one thread": one["hwnn"], "one thread, fast": one["hwnn fast"]}), goal=1/1.7)
     finally: set_threads(before)
 
 

@@ -12,9 +12,11 @@ def status(name): return 1024*int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/
 def main(who, threads):
     X, y = batch("c")
     # A first pass of two images makes hwnn's parameters, and whatever either framework sets up once.
-    if who == "hwnn":
+    if who.startswith("hwnn"):
+        from hwnn.fast import use_fast
         from hwnn.threads import set_threads
         set_threads(threads)
+        use_fast(who.endswith("fast"))
         net = ours("c")
         net.forward(X[:2])
         step = our_step(net, X, y)

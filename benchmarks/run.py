@@ -1,6 +1,6 @@
 """hwnn against PyTorch and the code of a textbook: prints a table and writes benchmarks/results.json.
 
-    make bench                                  everything: about five minutes on two cores
+    make bench                                  everything: about eight minutes on two cores
     make bench ARGS="--quick --only conv pool"  two samples, groups whose names contain one of the words; writes nothing
 """
 import argparse
@@ -28,7 +28,7 @@ def versions():
     import numpy as np
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return dict(python=platform.python_version(), numpy=np.__version__, blas=f"{blas['name']} {blas['version']}",
-                **{name: version(name) for name in ("torch", "scikit-learn", "hwnn")})
+                **{name: version(name) for name in ("torch", "scikit-learn", "numba", "hwnn")})
 
 
 def main():
@@ -38,8 +38,8 @@ def main():
     parser.add_argument("--threads", type=int, help="threads for both, by default one for each core")
     parser.add_argument("--out", type=Path, help="where to write; by default benchmarks/results.json, and nothing with --quick or --only")
     args = parser.parse_args()
-    missing = [name for name in ("torch", "sklearn") if find_spec(name) is None]
-    if missing: sys.exit(f"The benchmark needs {' and '.join(missing)}, which is not installed here: .venv/bin/pip install torch==2.13.0 scikit-learn")
+    missing = [name for name in ("torch", "sklearn", "numba") if find_spec(name) is None]
+    if missing: sys.exit(f"The benchmark needs {' and '.join(missing)}, which is not installed here: .venv/bin/pip install torch==2.13.0 scikit-learn numba")
 
     import torch   # only now: without it the message above would not be reached
     from cases import GROUPS
@@ -59,9 +59,9 @@ def main():
             records.append(r)
             print(line(r), flush=True)
         means = group_means(records)
-        if group in means: print(mean_line(group, *means[group]))
+        if group in means: print(mean_line(group, means[group]))
     reached = goals(records)
-    print("\n" + "\n".join(f"{g['what']:50} goal {g['goal']:8} reached {g['reached']:8} {'met' if g['met'] else 'not met'}" for g in reached))
+    print("\n" + "\n".join(f"{g['who']:10} {g['what']:50} goal {g['goal']:8} reached {g['reached']:8} {'met' if g['met'] else 'not met'}" for g in reached))
     out = args.out or (None if args.quick or args.only else here/"results.json")
     if out:
         about = dict(date=date.today().isoformat(), machine=machine(), versions=versions(), threads=threads, group_goals=GROUP_GOALS, goals=reached)

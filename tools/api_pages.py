@@ -74,7 +74,7 @@ def api_pages(
         body, rows, values = [], [], []
         for name in mod.__all__:
             thing = getattr(mod, name)
-            if not (inspect.isclass(thing) or inspect.isfunction(thing)):
+            if not (inspect.isclass(thing) or inspect.isfunction(inspect.unwrap(thing))):   # Numba's functions wrap Python's
                 values.append(name)
                 continue
             body += entry(thing, name, 2, links(thing, name))
