@@ -1,10 +1,10 @@
 """Train the network of the tutorial on Fashion-MNIST, in hwnn or in PyTorch, and add the run to fashion_mnist.json.
 
-    python benchmarks/fashion_mnist.py --framework hwnn --seed 0                # train on all 60,000 images, test at the end
+    python benchmarks/fashion_mnist.py --framework hwnn --seed 0                # with NumPy alone; train on all 60,000 images, test at the end
     python benchmarks/fashion_mnist.py --framework hwnn --seed 0 --validation   # for choosing settings: train on 50,000, test on the other 10,000
 
 All settings are those of `hwnn-train --dataset fashion_mnist --model cnn`: SETTINGS in hwnn.train, made by nbs/12_train.ipynb.
-Both frameworks get the same first weights and the same batches, moved and mirrored by the same numbers.
+`--framework "hwnn fast"` is hwnn with the compiled functions of the extra `fast`. All get the same first weights and the same batches, moved and mirrored by the same numbers.
 A run that is in the file already, with the same framework, seed, part and settings, is shown and not repeated; --again repeats and replaces it.
 """
 import argparse
@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hwnn.datasets import Dataset
+from hwnn.fast import use_fast
 from hwnn.logs import jsonable, progress
 from hwnn.models import initialize_model
 from hwnn.train import load_dataset, run_args
@@ -165,7 +166,7 @@ def line(run):
 
 def main(args=None):
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog="Settings are those of hwnn.train; --epochs, --batch-size, --lr and --images are for trying things out.")
-    p.add_argument("--framework", choices=("hwnn", "pytorch"), required=True)
+    p.add_argument("--framework", choices=("hwnn", "hwnn fast", "pytorch"), required=True)
     p.add_argument("--seed", type=int, default=0, help="of the weights, the order of the batches and the augmentation (default: 0)")
     p.add_argument("--validation", action="store_true", help="train on 50,000 images and test on the other 10,000 of the training part")
     p.add_argument("--epochs", type=int)
@@ -186,10 +187,11 @@ def main(args=None):
     whole = load_dataset(**data_args)
     held_out = whole.validate if a.validation else whole.test
     dataset = Dataset(whole.train.X[:a.images], whole.train.Y[:a.images], data_args["batch_size"], rng=np.random.default_rng(a.seed), augment=data_args["augment"])
-    history, seconds, predict = (train_hwnn if a.framework == "hwnn" else train_torch)(dataset, model_args, epochs)
+    use_fast(a.framework == "hwnn fast")
+    history, seconds, predict = (train_torch if a.framework == "pytorch" else train_hwnn)(dataset, model_args, epochs)
     start = perf_counter()
     truth, guess = held_out.Y.argmax(axis=1), predict(held_out.X).argmax(axis=1)
-    packages = ("hwnn", "numpy") + (("torch",) if a.framework == "pytorch" else ())
+    packages = "hwnn", "numpy", *{"hwnn": (), "hwnn fast": ("numba",), "pytorch": ("torch",)}[a.framework]
     run.update(accuracy=float((truth == guess).mean()), seconds=sum(seconds), test_seconds=perf_counter() - start, date=date.today().isoformat(), machine=machine(),
                versions={"python": platform.python_version(), **{name: version(name) for name in packages}}, classes=whole.preparation["classes"],
                confusion=np.bincount(10*truth + guess, minlength=100).reshape(10, 10).tolist(), history={**history, "seconds": seconds})

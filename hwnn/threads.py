@@ -31,8 +31,9 @@ _chosen = None   # what set_threads was told
 
 def get_threads() -> int:
     "How many threads the library uses: what `set_threads` was told, else as many as BLAS, one for each core."
+    if _chosen: return _chosen
     counts = [library.get_num_threads() for library in _blas().lib_controllers]
-    return _chosen or max(counts, default=os.cpu_count() or 1)
+    return max(counts) if counts else os.cpu_count() or 1
 
 # %% ../nbs/02c_threads.ipynb #7ce93031
 def set_threads(

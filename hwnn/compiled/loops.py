@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RUN', 'LIGHT', 'rectify_backward', 'max_windows', 'max_windows_backward', 'sum_windows', 'sum_windows_backward',
-           'parameter_gradients', 'centre', 'standardise', 'one_line']
+           'parameter_gradients', 'deviations', 'standardise', 'one_line']
 
 # %% ../../nbs/compiled/01_loops.ipynb #75557c3d
 import numpy as np
@@ -131,8 +131,8 @@ def parameter_gradients(dY, X_hat):
 
 # %% ../../nbs/compiled/01_loops.ipynb #c2e76aaf
 @compiled
-def _centre(A, X_hat, mu, totals):
-    "Write A - mu into X_hat; add its column sums, and those of its squares, to the rows of `totals`."
+def _deviations(A, mu, totals):
+    "Add the column sums of A - mu, and of its squares, to the rows of `totals`."
     rows, features = A.shape
     run = np.empty((2, features), A.dtype)
     for start in range(0, rows, RUN):
@@ -140,31 +140,30 @@ def _centre(A, X_hat, mu, totals):
         for i in range(start, min(start + RUN, rows)):
             for k in range(features):
                 d = A[i, k] - mu[0, k]
-                X_hat[i, k] = d
                 run[0, k] += d
                 run[1, k] += d*d
         for k in range(features):
             totals[0, k] += run[0, k]
             totals[1, k] += run[1, k]
 
-@takes_over(batchnorm.centre)
-def centre(A, mu, X_hat):
-    left, squares = np.split(_totals(lambda a, h, totals: _centre(a, h, mu, totals), A, X_hat)/len(A), 2)
+@takes_over(batchnorm.deviations)
+def deviations(A, mu):
+    left, squares = np.split(_totals(lambda a, totals: _deviations(a, mu, totals), A)/len(A), 2)
     return left, np.maximum(squares - left*left, 0)   # rounding may leave less than nothing of a constant
 
 # %% ../../nbs/compiled/01_loops.ipynb #66ff01f9
 @compiled
-def _standardise(X_hat, Y, mu, r, gamma, beta):
-    rows, features = X_hat.shape
+def _standardise(A, X_hat, Y, mu, left, r, gamma, beta):
+    rows, features = A.shape
     for i in range(rows):
         for k in range(features):
-            h = (X_hat[i, k] - mu[0, k])*r[0, k]
+            h = (A[i, k] - mu[0, k] - left[0, k])*r[0, k]
             X_hat[i, k] = h
             Y[i, k] = h*gamma[0, k] + beta[0, k]
 
 @takes_over(batchnorm.standardise)
-def standardise(X_hat, mu, r, gamma, beta, Y):
-    parallel(lambda i, j: _standardise(X_hat[i:j], Y[i:j], mu, r, gamma, beta), len(Y), Y.size//LIGHT)
+def standardise(A, mu, left, r, gamma, beta, X_hat, Y):
+    parallel(lambda i, j: _standardise(A[i:j], X_hat[i:j], Y[i:j], mu, left, r, gamma, beta), len(A), A.size//LIGHT)
 
 # %% ../../nbs/compiled/01_loops.ipynb #bf27a385
 @compiled

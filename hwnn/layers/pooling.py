@@ -150,9 +150,10 @@ def average_pool2d(
     check_flag("average_pool2d", "count_include_pad", count_include_pad)
     sized = output_shape if count_include_pad else pooled_shape
     out = sized("average_pool2d", X.shape[1:3], *geometry)
-    Y, size = empty((len(X), *out, X.shape[3]), X.dtype), np.empty((1, *out, 1), dtype=X.real.dtype)
-    if count_include_pad: size[...] = kernel_shape[0]*kernel_shape[1]
-    else: sum_windows(np.ones((1, *X.shape[1:3], 1), dtype=size.dtype), size, *geometry)
+    Y, size = empty((len(X), *out, X.shape[3]), X.dtype), kernel_shape[0]*kernel_shape[1]
+    if not count_include_pad:
+        size = np.empty((1, *out, 1), dtype=X.real.dtype)
+        sum_windows(np.ones((1, *X.shape[1:3], 1), dtype=size.dtype), size, *geometry)
     def work(part):
         sum_windows(X[part], Y[part], *geometry)
         Y[part] /= size
