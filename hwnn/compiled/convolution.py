@@ -24,10 +24,27 @@ def _times(z, x, at, k, w):
             z4 + number(x, a4 + k)*w, z5 + number(x, a5 + k)*w, z6 + number(x, a6 + k)*w, z7 + number(x, a7 + k)*w)
 
 @compiled
+def _eight(z):
+    "Eight sums that start with the lanes `z`."
+    return z, z, z, z, z, z, z, z
+
+@compiled
 def _zeros(like):
     "Eight sums at zero, of the type of lanes that the array `like` has."
-    z = first(load(like, 0), 0)
-    return z, z, z, z, z, z, z, z
+    return _eight(first(load(like, 0), 0))
+
+@compiled
+def _put(A, at, k, z):
+    "Write the eight sums to `A`, `k` after their places in `at`."
+    (z0, z1, z2, z3, z4, z5, z6, z7), (a0, a1, a2, a3, a4, a5, a6, a7) = z, at
+    store(A, a0 + k, z0)
+    store(A, a1 + k, z1)
+    store(A, a2 + k, z2)
+    store(A, a3 + k, z3)
+    store(A, a4 + k, z4)
+    store(A, a5 + k, z5)
+    store(A, a6 + k, z6)
+    store(A, a7 + k, z7)
 
 @compiled
 def _add(A, at, k, z, a, b):
@@ -79,15 +96,14 @@ def _correlate(F, W, b, Z, k_h, k_w, stride):
     lanes, width, pixels = W.shape[2], k_w*channels, batch*out_rows*out_cols
     for after in range(0, pixels, PIXELS):
         pixel = min(after, pixels - PIXELS)
-        at, out = _corners(pixel, F.shape, Z.shape, stride), pixel*n_out
+        at, out = _corners(pixel, F.shape, Z.shape, stride), _steps(pixel*n_out, n_out)
         for m in range(0, n_out, lanes):
-            sums, k = _zeros(w), m*W.shape[1]
+            sums, k = _eight(load(b, m)), m*W.shape[1]
             for u in range(k_h):
                 for q in range(u*cols*channels, u*cols*channels + width):
                     sums = _times(sums, f, at, q, load(w, k))
                     k += lanes
-            for p in range(PIXELS): store(z, out + p*n_out + m, load(b, m))
-            _add(z, _steps(out, n_out), m, sums, 0, PIXELS)
+            _put(z, out, m, sums)
 
 # %% ../../nbs/compiled/02_convolution.ipynb #0289ac12
 SOME = 2**16   # numbers of padded images at a time
