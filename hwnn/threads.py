@@ -122,7 +122,7 @@ def empty(
 def _keep(memory):
     "Keep the memory of an array that is gone, and let go of the oldest if that is too much."
     _spare[id(memory)] = memory
-    while sum(m.nbytes for m in list(_spare.values())) > SPARE: _spare.pop(next(iter(_spare)), None)
+    while sum(m.nbytes for m in list(_spare.values())) > SPARE: _spare.pop(next(iter(_spare), None), None)
 
 # %% ../nbs/02c_threads.ipynb #ec2799fe
 BLOCK = 2**18   # numbers in a block: 1 MB in float32; shorter calls leave two threads waiting for each other's bytecode

@@ -131,7 +131,9 @@ def test_what_is_left_to_numpy():
     "Complex numbers, arrays in another order, two precisions, images that are too small: the same as without the compiled functions."
     rng = np.random.default_rng(0)
     X, W, b = rng.normal(size=(2, 9, 9, 8)), rng.normal(size=(3, 3, 8, 8)), rng.normal(size=(1, 8))
-    for A in (X.astype(complex), X.transpose(0, 2, 1, 3), X[:, ::2], X[:, :2, :2]):
+    frozen = X.copy()
+    frozen.flags.writeable = False   # no obstacle: it is only read
+    for A in (X.astype(complex), X.transpose(0, 2, 1, 3), X[:, ::2], X[:, :2, :2], frozen):
         def run():
             Z, ctx = conv2d(A, W, b, 1, 1)
             return Z, *conv2d_backward(Z, ctx)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RUN', 'LIGHT', 'rectify_backward', 'max_windows', 'max_windows_backward', 'sum_windows', 'sum_windows_backward',
-           'parameter_gradients', 'deviations', 'standardise', 'one_line']
+           'parameter_gradients', 'deviations', 'standardise', 'projected_gradient']
 
 # %% ../../nbs/compiled/01_loops.ipynb #75557c3d
 import numpy as np
@@ -167,11 +167,11 @@ def standardise(A, mu, left, r, gamma, beta, X_hat, Y):
 
 # %% ../../nbs/compiled/01_loops.ipynb #bf27a385
 @compiled
-def _one_line(dY, X_hat, dX, dgamma, dbeta, scale):
+def _projected_gradient(dY, X_hat, dX, dgamma, dbeta, scale):
     rows, features = dY.shape
     for i in range(rows):
         for k in range(features): dX[i, k] = (dY[i, k] - X_hat[i, k]*dgamma[0, k] - dbeta[0, k])*scale[0, k]
 
-@takes_over(batchnorm.one_line)
-def one_line(dY, X_hat, dgamma, dbeta, scale, dX):
-    parallel(lambda i, j: _one_line(dY[i:j], X_hat[i:j], dX[i:j], dgamma, dbeta, scale), len(dY), dY.size//LIGHT)
+@takes_over(batchnorm.projected_gradient)
+def projected_gradient(dY, X_hat, dgamma, dbeta, scale, dX):
+    parallel(lambda i, j: _projected_gradient(dY[i:j], X_hat[i:j], dX[i:j], dgamma, dbeta, scale), len(dY), dY.size//LIGHT)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLOCK', 'RUN', 'blocks', 'column_sums', 'walk', 'near_mean', 'deviations', 'standardise', 'check_statistics',
-           'check_batch', 'batchnorm_train', 'parameter_gradients', 'one_line', 'batchnorm_train_backward',
+           'check_batch', 'batchnorm_train', 'parameter_gradients', 'projected_gradient', 'batchnorm_train_backward',
            'batchnorm_test', 'batchnorm_test_backward', 'BatchNorm1D']
 
 # %% ../../nbs/layers/02_batchnorm.ipynb #6a08082b
@@ -153,7 +153,7 @@ def parameter_gradients(
 
 # %% ../../nbs/layers/02_batchnorm.ipynb #4dabfd9e
 @taken_over
-def one_line(
+def projected_gradient(
     dY: np.ndarray,      # (rows, features), gradient of the loss at the output
     X_hat: np.ndarray,   # (rows, features), normalised input
     dgamma: np.ndarray,  # (1, features), mean over the rows of dY*X_hat
@@ -181,7 +181,7 @@ def batchnorm_train_backward(
     dgamma, dbeta = parameter_gradients(G, X_hat)
     if skip_dX: return None, dgamma, dbeta
     dX = empty(G.shape, G.dtype)
-    one_line(G, X_hat, dgamma/len(G), dbeta/len(G), ctx.gamma/ctx.s, dX)
+    projected_gradient(G, X_hat, dgamma/len(G), dbeta/len(G), ctx.gamma/ctx.s, dX)
     return dX.reshape(dY.shape), dgamma, dbeta
 
 # %% ../../nbs/layers/02_batchnorm.ipynb #920aa4be
