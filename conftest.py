@@ -48,7 +48,13 @@ def pytest_xdist_make_scheduler(config, log):
         "A file stays in one process, and so do the two that share the built site."
         def _split_scope(self, nodeid): return super()._split_scope(nodeid).replace("test_browser", "test_site")
 
+    config.option.loadscopereorder = False
     return Together(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    # The longest first: at the end, one process would run it while the other has nothing left to do.
+    items.sort(key=lambda item: item.path.stem not in ("test_site", "test_browser"))
 
 
 def pytest_runtest_teardown(item, nextitem):
