@@ -108,6 +108,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'hwnn.compiled.lanes._LanesModel.__init__': ( 'compiled/lanes.html#_lanesmodel.__init__',
                                                                                    'hwnn/compiled/lanes.py'),
                                      'hwnn.compiled.lanes._address': ('compiled/lanes.html#_address', 'hwnn/compiled/lanes.py'),
+                                     'hwnn.compiled.lanes._everywhere': ('compiled/lanes.html#_everywhere', 'hwnn/compiled/lanes.py'),
                                      'hwnn.compiled.lanes._number': ('compiled/lanes.html#_number', 'hwnn/compiled/lanes.py'),
                                      'hwnn.compiled.lanes._operator': ('compiled/lanes.html#_operator', 'hwnn/compiled/lanes.py'),
                                      'hwnn.compiled.lanes.compiled': ('compiled/lanes.html#compiled', 'hwnn/compiled/lanes.py'),

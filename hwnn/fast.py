@@ -43,15 +43,15 @@ def is_fast() -> bool:
 
 # %% ../nbs/02d_fast.ipynb #4c9e60e4
 def taken_over(
-    fn,  # function of the library; its arrays are positional arguments
+    fn,  # function of the library; called with names it is NumPy's
 ):
     "`fn`, or the function of this name in `hwnn.compiled` where compiled functions are on and the arrays are C-contiguous and all float32 or all float64."
     @wraps(fn)
-    def run(*args):
-        if is_fast() and _suit(args):
+    def run(*args, **kwargs):
+        if not kwargs and is_fast() and _suit(args):
             result = getattr(_compiled(), fn.__name__)(*args)
             if result is not NotImplemented: return result
-        return fn(*args)
+        return fn(*args, **kwargs)
     return run
 
 def _suit(args):

@@ -9,7 +9,6 @@ __all__ = ['BYTES', 'compiled', 'takes_over', 'number', 'load', 'store', 'spread
 import operator
 from functools import partial, update_wrapper
 
-import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, models, overload, register_model
@@ -76,13 +75,15 @@ def store(typing, A, k, x):
     return types.void(A, types.intp, x), generate
 
 # %% ../../nbs/compiled/00_lanes.ipynb #bdc9b380
+def _everywhere(builder, number, vector):
+    "A vector of this type that has the number in each place: put into the first, and shuffled from there to all."
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0]*vector.count))
+
 @intrinsic
 def spread(typing, x, like):
     "Lanes like `like` that all hold the number `x`."
-    def generate(context, builder, sig, args):
-        vector = context.get_value_type(sig.return_type)
-        first = builder.insert_element(ir.Constant(vector, ir.Undefined), args[0], ir.Constant(ir.IntType(32), 0))
-        return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0]*vector.count))
+    def generate(context, builder, sig, args): return _everywhere(builder, args[0], context.get_value_type(sig.return_type))
     return like(like.dtype, like), generate
 
 def _operator(op, instruction):
@@ -103,10 +104,8 @@ for op, instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operato
 def first(typing, x, n):
     "The first `n` of the lanes `x`, and zeros after them."
     def generate(context, builder, sig, args):
-        vector, word = context.get_value_type(x), ir.IntType(64)
-        places = ir.VectorType(word, vector.count)
-        limit = builder.insert_element(ir.Constant(places, ir.Undefined), args[1], ir.Constant(ir.IntType(32), 0))
-        limit = builder.shuffle_vector(limit, limit, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0]*vector.count))
-        inside = builder.icmp_signed("<", ir.Constant(places, list(range(vector.count))), limit)
+        vector = context.get_value_type(x)
+        places = ir.VectorType(ir.IntType(64), vector.count)
+        inside = builder.icmp_signed("<", ir.Constant(places, list(range(vector.count))), _everywhere(builder, args[1], places))
         return builder.select(inside, args[0], ir.Constant(vector, [0.0]*vector.count))
     return x(x, types.int64), generate
