@@ -52,7 +52,7 @@ def random_convolution(rng):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_convolution(dtype, tolerance, threads, monkeypatch):
     before = get_threads()
-    monkeypatch.setattr("hwnn.threads.WORTH", 1)   # two threads for small arrays too
+    for worth in ("hwnn.threads.WORTH", "hwnn.compiled.sharing.WORTH"): monkeypatch.setattr(worth, 1)   # two threads for small arrays too
     set_threads(threads)
     rng = np.random.default_rng(0)
     try:

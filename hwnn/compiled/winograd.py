@@ -9,11 +9,12 @@ __all__ = ['A_T', 'B_T', 'G', 'TILES', 'BOTH_G', 'winograd_correlate', 'winograd
 # %% ../../nbs/compiled/03_winograd.ipynb #370c9b7c
 import numpy as np
 
-from .convolution import (PIXELS, _add, _lanes, _put, _steps, _times, _zeros, direct_correlate, direct_input_gradient,
+from .convolution import (PIXELS, _add, _eight, _lanes, _put, _steps, _times, direct_correlate, direct_input_gradient,
                                        direct_weight_gradients)
-from .lanes import BYTES, compiled, load, store, takes_over
+from .lanes import BYTES, compiled, inlined, load, spread, store, takes_over
+from .sharing import share, shared, together
 from ..layers import blocks
-from ..threads import empty, one_blas_thread, parallel, scratch
+from ..threads import empty, get_threads, one_blas_thread, scratch
 
 # %% ../../nbs/compiled/03_winograd.ipynb #dbc8b5bb
 A_T = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
@@ -21,17 +22,17 @@ B_T = np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
 G = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]])/24
 
 # %% ../../nbs/compiled/03_winograd.ipynb #d919b99a
-@compiled
+@inlined
 def _by_B_T(x0, x1, x2, x3, x4, x5):
     p, q, r, s = x4 - 4*x2, x3 - 4*x1, x4 - x2, 2*(x3 - x1)
     return 4*x0 - 5*x2 + x4, p + q, p - q, r + s, r - s, 4*x1 - 5*x3 + x5
 
-@compiled
+@inlined
 def _by_A_T(x0, x1, x2, x3, x4, x5):
     p, q, r, s = x1 + x2, x1 - x2, x3 + x4, x3 - x4
     return x0 + p + r, q + 2*s, p + 4*r, q + 8*s + x5
 
-@compiled
+@inlined
 def _by_A(x0, x1, x2, x3):
     p, q, r, s = x0 + x2, x1 + x3, x0 + 4*x2, 2*(x1 + 4*x3)
     return x0, p + q, p - q, r + s, r - s, x3
@@ -59,12 +60,12 @@ def _split(X, start, stop, tiles, top, left, V):
                 for i in range(6): _put6(v, (6*i*room + tile)*channels + c, place, _by_B_T(*_get6(half, 6*i*lanes, lanes)))
             tile += 1
 
-@compiled
+@inlined
 def _get6(A, k, step):
     "Six lanes of A, `step` numbers apart."
     return load(A, k), load(A, k + step), load(A, k + 2*step), load(A, k + 3*step), load(A, k + 4*step), load(A, k + 5*step)
 
-@compiled
+@inlined
 def _put6(A, k, step, y):
     "Write six lanes to A, `step` numbers apart."
     y0, y1, y2, y3, y4, y5 = y
@@ -137,9 +138,9 @@ def _multiply(V, U, M, tiles):
             tile = place*room + max(0, min(after, tiles - PIXELS))
             at, out = _steps(tile*n_in, n_in), _steps(tile*n_out, n_out)
             for n in range(0, n_out, lanes):
-                sums, k = _zeros(w), (place*n_out + n)*n_in
+                sums, k = _eight(spread(0.0, w)), (place*n_out + n)*n_in
                 for c in range(n_in): sums = _times(sums, v, at, c, load(w, k + c*lanes))
-                _put(m, out, n, sums)
+                _put(m, out, n, sums, lanes)
 
 @compiled
 def _multiply_transposed(V, D, total, tiles):
@@ -149,9 +150,9 @@ def _multiply_transposed(V, D, total, tiles):
     for place in range(places):
         for c in range(0, n_in, PIXELS):
             for n in range(0, n_out, lanes):
-                sums, at = _zeros(d), _steps(place*room*n_in + c, 1)
+                sums, at = _eight(spread(0.0, d)), _steps(place*room*n_in + c, 1)
                 for tile in range(tiles): sums = _times(sums, v, at, tile*n_in, load(d, (place*room + tile)*n_out + n))
-                _add(w, _steps((place*n_in + c)*n_out, n_out), n, sums, 0, PIXELS)
+                _add(w, _steps((place*n_in + c)*n_out, n_out), n, sums, lanes, PIXELS)
 
 # %% ../../nbs/compiled/03_winograd.ipynb #4470e85d
 TILES = 2**18   # numbers in a block of transformed tiles, in and out
@@ -172,22 +173,25 @@ def _product(A, B):
     with one_blas_thread(): return A.astype(B.dtype) @ B
 
 def _buffers(some, t_w, n_in, n_out, dtype):
-    "Arrays for the transformed tiles of so many rows of tiles: into the products and out of them, or both into them."
-    return [scratch(name, (36, max(PIXELS, some*t_w) + 3, n), dtype) for name, n in (("V", n_in), ("M", n_out))]
+    "For each thread, arrays for the transformed tiles of so many rows of tiles: into the products and out of them, or both into them."
+    return [scratch(name, (get_threads(), 36, max(PIXELS, some*t_w) + 3, n), dtype) for name, n in (("V", n_in), ("M", n_out))]
 
 def _rows(n_in, n_out, t_w):
     "How many rows of tiles make a block."
     return max(1, TILES//(36*(n_in + n_out)*t_w))
 
 # %% ../../nbs/compiled/03_winograd.ipynb #24159097
-@compiled
-def _forward(X, U, b, start, stop, some, tiles, top, left, V, M, Z):
+@shared
+def _forward_part(part, start, stop, X, U, b, some, tiles, top, left, V, M, Z):
     "Equation (3) for the rows of tiles from start to stop, `some` at a time."
     for first in range(start, stop, some):
         last = min(first + some, stop)
-        _split(X, first, last, tiles, top, left, V)
-        _multiply(V, U, M, (last - first)*tiles[1])
-        _join(M, b, first, last, tiles, Z)
+        _split(X, first, last, tiles, top, left, V[part])
+        _multiply(V[part], U, M[part], (last - first)*tiles[1])
+        _join(M[part], b, first, last, tiles, Z)
+
+@compiled
+def _forward(team, parts, X, U, b, some, tiles, *others): share(_forward_part, team, parts, len(X)*tiles[0], (X, U, b, some, tiles, *others))
 
 def winograd_correlate(
     X: np.ndarray,  # (batch, rows, cols, in_channels), channels in whole lanes
@@ -200,21 +204,23 @@ def winograd_correlate(
     n_in, n_out, tiles, ((top, _), (left, _)) = *W.shape[2:], _grid(Z), pad
     U, bias = _product(BOTH_G, W.reshape(9, -1)), np.zeros(n_out, X.dtype) if b is None else b[0]
     U, some = np.ascontiguousarray(U.reshape(36, n_in, -1, _lanes(U.dtype)).transpose(0, 2, 1, 3)), _rows(n_in, n_out, tiles[1])
-    def work(start, stop): _forward(X, U, bias, start, stop, some, tiles, top, left, *_buffers(some, tiles[1], n_in, n_out, X.dtype), Z)
-    parallel(work, len(X)*tiles[0], Z.size*n_in//16)
+    together(_forward, Z.size*n_in//16, X, U, bias, some, tiles, top, left, *_buffers(some, tiles[1], n_in, n_out, X.dtype), Z)
     return Z
 
 # %% ../../nbs/compiled/03_winograd.ipynb #07a176dc
-@compiled
-def _backward(X, dZ, start, stop, some, tiles, top, left, V, D, total, db):
+@shared
+def _backward_part(part, start, stop, X, dZ, some, tiles, top, left, V, D, totals, dbs):
     "The products of (4), and the sum over dZ, for the rows of tiles from start to stop."
     for first in range(start, stop, some):
         last = min(first + some, stop)
-        _split(X, first, last, tiles, top, left, V)
-        _spread(dZ, first, last, tiles, D)
-        _multiply_transposed(V, D, total, (last - first)*tiles[1])
+        _split(X, first, last, tiles, top, left, V[part])
+        _spread(dZ, first, last, tiles, D[part])
+        _multiply_transposed(V[part], D[part], totals[part], (last - first)*tiles[1])
         for tile in range((last - first)*tiles[1]):
-            for n in range(len(db)): db[n] += D[7, tile, n]   # place (1, 1)
+            for n in range(dbs.shape[1]): dbs[part, n] += D[part, 7, tile, n]   # place (1, 1)
+
+@compiled
+def _backward(team, parts, X, dZ, some, tiles, *others): share(_backward_part, team, parts, len(X)*tiles[0], (X, dZ, some, tiles, *others))
 
 def winograd_weight_gradients(
     X: np.ndarray,   # (batch, rows, cols, in_channels), channels in whole lanes
@@ -224,13 +230,10 @@ def winograd_weight_gradients(
     "`hwnn.layers.blocks.weight_gradients` for 3 by 3 kernels at stride 1, by (4)."
     n_in, n_out, tiles, ((top, _), (left, _)) = X.shape[3], dZ.shape[3], _grid(dZ), pad
     some = 2*_rows(n_in, n_out, tiles[1])   # longer sums, fewer additions to the total
-    def work(start, stop):
-        total, db = empty((36, n_in, n_out), X.dtype), np.zeros(n_out)
-        total[...] = 0
-        _backward(X, dZ, start, stop, some, tiles, top, left, *_buffers(some, tiles[1], n_in, n_out, X.dtype), total, db)
-        return total, db
-    totals, dbs = zip(*parallel(work, len(X)*tiles[0], dZ.size*n_in//16))
-    return _product(BOTH_G.T, sum(totals).reshape(36, -1)).reshape(3, 3, n_in, n_out), sum(dbs).astype(X.dtype)[None]
+    totals, dbs = empty((get_threads(), 36, n_in, n_out), X.dtype), np.zeros((get_threads(), n_out))
+    totals[...] = 0
+    together(_backward, dZ.size*n_in//16, X, dZ, some, tiles, top, left, *_buffers(some, tiles[1], n_in, n_out, X.dtype), totals, dbs)
+    return _product(BOTH_G.T, totals.sum(axis=0).reshape(36, -1)).reshape(3, 3, n_in, n_out), dbs.sum(axis=0, keepdims=True).astype(X.dtype)
 
 # %% ../../nbs/compiled/03_winograd.ipynb #6c669c6f
 @takes_over(blocks.correlate)
