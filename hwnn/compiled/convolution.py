@@ -89,18 +89,25 @@ def _corner(j, i, n, shape, out_shape, stride):
 
 # %% ../../nbs/compiled/02_convolution.ipynb #2e1e9b9c
 @compiled
+def _taps(k_h, width, row):
+    "Where the taps lie, with the last one again up to a multiple of eight."
+    places = np.empty((k_h*width + PIXELS - 1)//PIXELS*PIXELS, np.int64)
+    for t in range(len(places)):
+        last = min(t, k_h*width - 1)
+        places[t] = last//width*row + last % width
+    return places
+
+# %% ../../nbs/compiled/02_convolution.ipynb #bd6fd7ac
+@compiled
 def _correlate(F, W, b, Z, place, out_shape, out_step, k_h, k_w, stride):
     "Z = b + F*W, with output pixels `out_step` apart from number `place` of Z on."
-    (_, _, cols, channels), n_out, lanes = F.shape, Z.shape[3], W.shape[2]
-    f, w, z, width = F.reshape(-1), W.reshape(-1), Z.reshape(-1), k_w*channels
+    (_, _, cols, channels), (_, taps, lanes), n_out = F.shape, W.shape, Z.shape[3]
+    f, w, z, places = F.reshape(-1), W.reshape(-1), Z.reshape(-1), _taps(k_h, k_w*channels, cols*channels)
     for pixel in range(0, out_shape[0]*out_shape[1]*out_shape[2], PIXELS):
         at = _corners(pixel, F.shape, out_shape, stride)
         for m in range(0, n_out, lanes):
-            sums, k = _eight(load(b, m)), m*W.shape[1]
-            for u in range(k_h):
-                for q in range(u*cols*channels, u*cols*channels + width):
-                    sums = _times(sums, f, at, q, load(w, k))
-                    k += lanes
+            sums = _eight(load(b, m))
+            for t in range(taps): sums = _times(sums, f, at, number(places, t), load(w, m*taps + t*lanes))
             _put(z, _corners(pixel, Z.shape, out_shape, out_step), place + m, sums, n_out - m)
 
 # %% ../../nbs/compiled/02_convolution.ipynb #0289ac12
@@ -221,16 +228,10 @@ def direct_correlate(X, W, b, stride, pad, Z):
 STRIP = 128   # pixels in a short sum
 
 @inlined
-def _tap(t, taps, width, row):
-    "Where tap `t` lies after the start of a window; for those after the last one, where the last one lies."
-    t = min(t, taps - 1)
-    return t//width*row + t % width
-
-@inlined
-def _taps(t, taps, width, row):
-    "Where eight taps lie, from number `t` on."
-    return (_tap(t, taps, width, row), _tap(t + 1, taps, width, row), _tap(t + 2, taps, width, row), _tap(t + 3, taps, width, row),
-            _tap(t + 4, taps, width, row), _tap(t + 5, taps, width, row), _tap(t + 6, taps, width, row), _tap(t + 7, taps, width, row))
+def _next_eight(places, t):
+    "Eight places, from number `t` on."
+    return (number(places, t), number(places, t + 1), number(places, t + 2), number(places, t + 3),
+            number(places, t + 4), number(places, t + 5), number(places, t + 6), number(places, t + 7))
 
 @compiled
 def _weight_gradients(F, dZ, some, image, dW, db, k_h, k_w, stride):
@@ -238,14 +239,14 @@ def _weight_gradients(F, dZ, some, image, dW, db, k_h, k_w, stride):
     (_, rows, cols, channels), (_, out_rows, out_cols, n_out) = F.shape, dZ.shape
     f, g, d, lanes = F.reshape(-1), dZ.reshape(-1), dW.reshape(-1), BYTES//F.itemsize
     width, step, row, strip = k_w*channels, stride[1]*channels, cols*channels, max(1, STRIP//out_cols)
-    taps = k_h*width
+    taps, places = k_h*width, _taps(k_h, width, row)
     for n in range(some):
         for i in range(0, out_rows, strip):
             start, stop = i, min(i + strip, out_rows)
             for m in range(0, n_out, lanes):
                 left, column = n_out - m, spread(0.0, g)
                 for t in range(0, taps, PIXELS):
-                    sums, at = _eight(spread(0.0, g)), _taps(t, taps, width, row)
+                    sums, at = _eight(spread(0.0, g)), _next_eight(places, t)
                     for r in range(start, stop):
                         k, out = (n*rows + r*stride[0])*row, ((image + n)*out_rows + r)*out_cols*n_out + m
                         for j in range(out_cols): sums = _times(sums, f, at, k + j*step, load_first(g, out + j*n_out, left))

@@ -19,8 +19,8 @@ from ..threads import empty
 # %% ../../nbs/compiled/01_loops.ipynb #f79769f2
 @shared
 def _rectify_part(part, start, stop, Z, Y):
-    zero = Z.dtype.type(0)
-    for k in range(start, stop): Y[k] = zero if Z[k] <= 0 else Z[k]
+    Z, Y, zero = Z[start:stop], Y[start:stop], Z.dtype.type(0)
+    for k in range(len(Z)): Y[k] = zero if Z[k] <= 0 else Z[k]
 
 @compiled
 def _rectify(team, parts, Z, Y): share(_rectify_part, team, parts, len(Z), (Z, Y))
@@ -34,7 +34,8 @@ def rectify(Z):
 # %% ../../nbs/compiled/01_loops.ipynb #df76a806
 @shared
 def _rectify_backward_part(part, start, stop, Z, dY, dZ):
-    for k in range(start, stop): dZ[k] = dY[k]*(not Z[k] <= 0)
+    Z, dY, dZ = Z[start:stop], dY[start:stop], dZ[start:stop]
+    for k in range(len(Z)): dZ[k] = dY[k]*(not Z[k] <= 0)
 
 @compiled
 def _rectify_backward(team, parts, Z, dY, dZ): share(_rectify_backward_part, team, parts, len(Z), (Z, dY, dZ))
