@@ -37,7 +37,7 @@ def check_array(
         raise TypeError(f"{owner}: expected {what} as a NumPy array, got {type(X).__name__}; convert it with np.asarray(..., dtype=np.float32)")
     if X.dtype not in FLOATS:
         raise TypeError(f"{owner}: expected {what} of dtype float32 or float64, got {X.dtype}; convert it with .astype(np.float32), and divide 8-bit images by 255")
-    fits = len(axes) == X.ndim and all(isinstance(a, str) or a == n for a, n in zip(axes, X.shape))
+    fits = axes == X.shape or len(axes) == X.ndim and not [a for a, n in zip(axes, X.shape) if a != n and not isinstance(a, str)]
     if not fits: raise ValueError(f"{owner}: expected {what} {shape_text(axes)}, got {shape_text(X.shape)}")
     if not X.size: raise ValueError(f"{owner}: expected {what} {shape_text(axes)} with at least one element, got {shape_text(X.shape)}")
 
@@ -83,8 +83,8 @@ def check_one_hot(
 ):
     "Raise TypeError unless `Y` is a floating-point array, ValueError unless every row holds one 1 and otherwise zeros."
     check_array(owner, "labels", Y, "batch", "classes")
-    good = ((Y == 0) | (Y == 1)).all(axis=1) & (Y.sum(axis=1) == 1)
-    if not good.all():
+    if np.count_nonzero(Y) != len(Y) or (Y.max(axis=1) != 1).any():   # otherwise each row has its 1, and nothing is left for a second number
+        good = ((Y == 0) | (Y == 1)).all(axis=1) & (Y.sum(axis=1) == 1)
         row = int(np.argmin(good))
         raise ValueError(f"{owner}: expected one-hot labels, one 1 in each row, got {Y[row].tolist()} in row {row}")
 

@@ -1,4 +1,5 @@
 """Compiled functions, for the optional extra `fast`: each takes over the function of its name in the library."""
 from .loops import (deviations, max_windows, max_windows_backward, mean_windows, mean_windows_backward, parameter_gradients, projected_gradient,
                     rectify, rectify_backward, standardise)
+from .products import affine_map, weight_gradient
 from .winograd import correlate, input_gradient, weight_gradients

@@ -10,7 +10,7 @@ __all__ = ['rectify', 'rectify_backward', 'max_windows', 'max_windows_backward',
 import numpy as np
 
 from .. import activations, threads
-from .lanes import BYTES, compiled, equal, inlined, largest, load_first, spread, store, store_first, takes_over
+from .lanes import BYTES, compiled, equal, inlined, largest, load, load_first, spread, store, store_first, takes_over
 from .sharing import share, shared, together
 from ..layers import batchnorm, pooling
 from ..layers.batchnorm import RUN
@@ -163,26 +163,30 @@ def mean_windows_backward(dY, dX, size, kernel_shape, stride, pad): together(_me
 
 # %% ../../nbs/compiled/01_loops.ipynb #3f95d711
 @compiled
-def _add_run(totals, k, run, lanes):
-    "Add the lanes `run` to a row of `totals` from number k on."
-    some = np.empty(lanes.shape, lanes.dtype)
-    store(some, 0, run)
-    for c in range(min(len(some), len(totals) - k)): totals[k + c] += some[c]
+def _add_run(totals, run):
+    "Add a row of `run` to each row of `totals`, and set it to zero."
+    for r in range(2):
+        for k in range(totals.shape[1]):
+            totals[r, k] += run[r, k]
+            run[r, k] = 0
+
+@inlined
+def _increase(A, k, x): store(A, k, load(A, k) + x)
 
 @shared
 def _sums_part(part, start, stop, A, B, totals):
     "The column sums of A*B and of B."
-    features, lanes = B.shape[1], np.empty(BYTES//B.itemsize, B.dtype)
-    a, b = A.reshape(-1), B.reshape(-1)
-    for run in range(start, stop, RUN):
-        for k in range(0, features, len(lanes)):
-            products = numbers = spread(0.0, b)
-            for i in range(run, min(run + RUN, stop)):
+    a, b, features, lanes = A.reshape(-1), B.reshape(-1), B.shape[1], BYTES//B.itemsize
+    width = (features + lanes - 1)//lanes*lanes
+    run = np.zeros((2, width), B.dtype)
+    sums = run.reshape(-1)
+    for first in range(start, stop, RUN):
+        for i in range(first, min(first + RUN, stop)):
+            for k in range(0, features, lanes):
                 y = load_first(b, i*features + k, features - k)
-                products += load_first(a, i*features + k, features - k)*y
-                numbers += y
-            _add_run(totals[part, 0], k, products, lanes)
-            _add_run(totals[part, 1], k, numbers, lanes)
+                _increase(sums, k, load_first(a, i*features + k, features - k)*y)
+                _increase(sums, width + k, y)
+        _add_run(totals[part], run)
 
 @compiled
 def _sums(team, parts, A, B, totals): share(_sums_part, team, parts, len(A), (A, B, totals))
@@ -202,17 +206,17 @@ def parameter_gradients(dY, X_hat):
 @shared
 def _deviations_part(part, start, stop, A, mu, totals):
     "The column sums of A - mu, and of its squares."
-    features, lanes = A.shape[1], np.empty(BYTES//A.itemsize, A.dtype)
-    a, m = A.reshape(-1), mu.reshape(-1)
-    for run in range(start, stop, RUN):
-        for k in range(0, features, len(lanes)):
-            less, differences, squares = load_first(m, k, features - k), spread(0.0, a), spread(0.0, a)
-            for i in range(run, min(run + RUN, stop)):
-                d = load_first(a, i*features + k, features - k) - less
-                differences += d
-                squares += d*d
-            _add_run(totals[part, 0], k, differences, lanes)
-            _add_run(totals[part, 1], k, squares, lanes)
+    a, features, lanes = A.reshape(-1), A.shape[1], BYTES//A.itemsize
+    width = (features + lanes - 1)//lanes*lanes
+    run = np.zeros((2, width), A.dtype)
+    sums = run.reshape(-1)
+    for first in range(start, stop, RUN):
+        for i in range(first, min(first + RUN, stop)):
+            for k in range(0, features, lanes):
+                d = load_first(a, i*features + k, features - k) - load_first(mu, k, features - k)
+                _increase(sums, k, d)
+                _increase(sums, width + k, d*d)
+        _add_run(totals[part], run)
 
 @compiled
 def _deviations(team, parts, A, mu, totals): share(_deviations_part, team, parts, len(A), (A, mu, totals))

@@ -134,7 +134,7 @@ def help_out(team, watched, seen, patience):
             add(team, INSIDE, -1)
 
 # %% ../../nbs/compiled/00b_sharing.ipynb #fd21acc9
-WORTH, PATIENCE = 2**13, 10_000   # numbers from which it pays to share with a thread that is awake; looks before it sleeps
+WORTH, PATIENCE = 2**13, 20_000   # numbers from which it pays to share with a thread that is awake; looks before it sleeps
 _team, _awake = np.zeros(64, np.int64), set()
 
 def _attend(k, seen):

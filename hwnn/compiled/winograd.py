@@ -9,9 +9,9 @@ __all__ = ['A_T', 'B_T', 'G', 'TILES', 'BOTH_G', 'winograd_correlate', 'winograd
 # %% ../../nbs/compiled/03_winograd.ipynb #370c9b7c
 import numpy as np
 
-from .convolution import (PIXELS, _add, _eight, _lanes, _put, _steps, _times, direct_correlate, direct_input_gradient,
-                                       direct_weight_gradients)
+from .convolution import _lanes, direct_correlate, direct_input_gradient, direct_weight_gradients
 from .lanes import BYTES, compiled, inlined, load, spread, store, takes_over
+from .products import ROWS, _add, _eight, _put, _steps, _times
 from .sharing import share, shared, together
 from ..layers import blocks
 from ..threads import empty, get_threads, one_blas_thread, scratch
@@ -134,8 +134,8 @@ def _multiply(V, U, M, tiles):
     (places, room, n_in), n_out, lanes = V.shape, M.shape[2], U.shape[3]
     v, w, m = V.reshape(-1), U.reshape(-1), M.reshape(-1)
     for place in range(places):
-        for after in range(0, tiles, PIXELS):
-            tile = place*room + max(0, min(after, tiles - PIXELS))
+        for after in range(0, tiles, ROWS):
+            tile = place*room + max(0, min(after, tiles - ROWS))
             at, out = _steps(tile*n_in, n_in), _steps(tile*n_out, n_out)
             for n in range(0, n_out, lanes):
                 sums, k = _eight(spread(0.0, w)), (place*n_out + n)*n_in
@@ -148,11 +148,11 @@ def _multiply_transposed(V, D, total, tiles):
     (places, room, n_in), n_out, lanes = V.shape, D.shape[2], BYTES//V.itemsize
     v, d, w = V.reshape(-1), D.reshape(-1), total.reshape(-1)
     for place in range(places):
-        for c in range(0, n_in, PIXELS):
+        for c in range(0, n_in, ROWS):
             for n in range(0, n_out, lanes):
                 sums, at = _eight(spread(0.0, d)), _steps(place*room*n_in + c, 1)
                 for tile in range(tiles): sums = _times(sums, v, at, tile*n_in, load(d, (place*room + tile)*n_out + n))
-                _add(w, _steps((place*n_in + c)*n_out, n_out), n, sums, lanes, PIXELS)
+                _add(w, _steps((place*n_in + c)*n_out, n_out), n, sums, lanes, ROWS)
 
 # %% ../../nbs/compiled/03_winograd.ipynb #4470e85d
 TILES = 2**18   # numbers in a block of transformed tiles, in and out
@@ -174,7 +174,7 @@ def _product(A, B):
 
 def _buffers(some, t_w, n_in, n_out, dtype):
     "For each thread, arrays for the transformed tiles of so many rows of tiles: into the products and out of them, or both into them."
-    return [scratch(name, (get_threads(), 36, max(PIXELS, some*t_w) + 3, n), dtype) for name, n in (("V", n_in), ("M", n_out))]
+    return [scratch(name, (get_threads(), 36, max(ROWS, some*t_w) + 3, n), dtype) for name, n in (("V", n_in), ("M", n_out))]
 
 def _rows(n_in, n_out, t_w):
     "How many rows of tiles make a block."
