@@ -10,10 +10,10 @@ import numpy as np
 
 from .lanes import BYTES, compiled, inlined, load, load_first, number, spread, store_first, takes_over, total
 from .products import ROWS, _add, _eight, _put, _steps, _times
-from .sharing import share, shared, together
+from .sharing import count_parts, share, shared, together
 from ..layers import blocks
 from ..layers.blocks import phases
-from ..threads import empty, get_threads
+from ..threads import empty
 
 # %% ../../nbs/compiled/02_convolution.ipynb #5ccf832d
 @inlined
@@ -224,9 +224,11 @@ def _weight_gradients_shared(team, parts, X, *others): share(_weight_gradients_p
 
 @takes_over(blocks.weight_gradients)
 def direct_weight_gradients(X, dZ, kernel_shape, stride, pad):
-    (k_h, k_w), channels, n_out, parts = kernel_shape, X.shape[3], dZ.shape[3], get_threads()
+    (k_h, k_w), channels, n_out = kernel_shape, X.shape[3], dZ.shape[3]
+    work = dZ.size*k_h*k_w*channels//16
+    parts = count_parts(work)
     dW, db = np.zeros((parts, k_h, k_w, channels, n_out), X.dtype), np.zeros((parts, n_out), X.dtype)
-    together(_weight_gradients_shared, dZ.size*k_h*k_w*channels//16, X, dZ, dW, db, k_h, k_w, stride, pad)
+    together(_weight_gradients_shared, work, X, dZ, dW, db, k_h, k_w, stride, pad)
     return dW.sum(axis=0), db.sum(axis=0, keepdims=True)
 
 # %% ../../nbs/compiled/02_convolution.ipynb #333864a0

@@ -9,9 +9,9 @@ __all__ = ['rectify', 'rectify_backward', 'max_windows', 'max_windows_backward',
 # %% ../../nbs/compiled/01_loops.ipynb #75557c3d
 import numpy as np
 
-from .. import activations, threads
+from .. import activations
 from .lanes import BYTES, compiled, equal, inlined, largest, load, load_first, spread, store, store_first, takes_over
-from .sharing import share, shared, together
+from .sharing import count_parts, share, shared, together
 from ..layers import batchnorm, pooling
 from ..layers.batchnorm import RUN
 from ..threads import empty
@@ -194,7 +194,7 @@ def _sums(team, parts, A, B, totals): share(_sums_part, team, parts, len(A), (A,
 # %% ../../nbs/compiled/01_loops.ipynb #e3008289
 def _totals(run, A, *others):
     "What the parts of `run` add to (2, features), over all parts."
-    totals = np.zeros((threads.get_threads(), 2, A.shape[1]))
+    totals = np.zeros((count_parts(A.size), 2, A.shape[1]))
     together(run, A.size, A, *others, totals)
     return totals.sum(axis=0)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TASK', 'ARGUMENTS', 'ITEMS', 'PARTS', 'NEXT', 'OPEN', 'INSIDE', 'WORTH', 'PATIENCE', 'read', 'write', 'add', 'shared',
-           'call', 'pause', 'share', 'help_out', 'together']
+           'call', 'pause', 'share', 'help_out', 'count_parts', 'together']
 
 # %% ../../nbs/compiled/00b_sharing.ipynb #d02a9731
 import os
@@ -141,13 +141,19 @@ def _attend(k, seen):
     try: help_out(_team, posted, seen, PATIENCE)
     finally: _awake.discard(k)
 
+def count_parts(
+    size: int,  # how many numbers there are to work on, by which the worth of threads is judged
+) -> int:
+    "Into how many parts such work is divided."
+    return threads.get_threads() if size >= WORTH else 1
+
 def together(
     run,        # compiled function of (team, parts, *args), which calls `share`
-    size: int,  # how many numbers there are to work on, by which the worth of threads is judged
+    size: int,  # how many numbers there are to work on
     *args,      # for `run`
 ):
-    "Call `run` with as many parts as there are threads, and let our threads help."
-    parts = threads.get_threads() if size >= WORTH else 1
+    "Call `run` with `count_parts(size)` parts, and let our threads help."
+    parts = count_parts(size)
     if parts == 1 or not threads._busy.acquire(blocking=False): return run(np.zeros_like(_team), parts, *args)   # busy: alone, in the same parts
     try:
         if size >= threads.WORTH and len(_awake) < parts - 1:
