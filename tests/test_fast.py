@@ -1,6 +1,9 @@
 """The compiled functions of the extra `fast`: the same as NumPy's, and as PyTorch's, for random cases and at the edges."""
+import multiprocessing
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from hwnn.all import *
 from hwnn.layers.batchnorm import batchnorm_train
 from hwnn.layers.blocks import correlate, input_gradient, weight_gradients
 from hwnn.layers.convolution import conv2d, conv2d_backward
+from hwnn.layers.fully_connected import affine, affine_backward
 from hwnn.layers.pooling import average_pool2d, average_pool2d_backward, max_pool2d, max_pool2d_backward
 
 pytest.importorskip("numba")
@@ -125,6 +129,58 @@ def test_normalisation_keeps_its_digits():
     np.testing.assert_allclose(Y, (A - A.mean(axis=0))/A.std(axis=0), atol=1e-5)
     constant = np.full((300, 2), 1e30, np.float32)
     assert not batchnorm_train(constant, np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32), 1e-8)[0].any()
+
+
+def test_dense_layers():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        batch, n_in, n_out = (int(rng.integers(1, top)) for top in (70, 150, 150))
+        X, W, b, dZ = (rng.normal(size=s) for s in ((batch, n_in), (n_in, n_out), (1, n_out), (batch, n_out)))
+        def run():
+            Z, ctx = affine(X, W, b)
+            return Z, *affine_backward(dZ, ctx)
+        numpys, ours = both(run)
+        close(ours, numpys, 1e-13)
+
+
+def passes():
+    "Convolution, pooling, batch norm and a dense layer, forward and backward, large enough for all threads."
+    rng = np.random.default_rng(0)
+    X, out = rng.normal(size=(9, 20, 20, 16)), []
+    for layer in (Conv2D(16, 3, "relu"), Conv2D(8, 3, None, stride=2), Pool2D(2, stride=2), BatchNorm1D(), FullyConnected(100, "relu")):
+        A = X.reshape(-1, 400) if isinstance(layer, FullyConnected) else X
+        Y = layer.forward(A)
+        out += [Y, layer.backward(np.cos(Y)), *layer.gradients.values()]
+    return out
+
+
+@pytest.fixture(params=[1, 2, 5])
+def threads(request):
+    before = get_threads()
+    set_threads(request.param)
+    yield request.param
+    set_threads(before)
+
+
+def test_runs_are_alike(threads):
+    "Whoever does a part, and if four callers come at once: the results are the same to the last digit."
+    first = passes()
+    with ThreadPoolExecutor(4) as pool: results = [passes() for _ in range(10)] + list(pool.map(lambda _: passes(), range(12)))
+    for result in results:
+        for a, b in zip(first, result, strict=True): np.testing.assert_array_equal(a, b)
+
+
+def child(queue): queue.put([float(A.sum()) for A in passes()])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_shares_with_threads_of_its_own(threads):
+    child(queue := multiprocessing.get_context("fork").SimpleQueue())
+    process = multiprocessing.get_context("fork").Process(target=child, args=(queue,))
+    process.start()
+    process.join(20)
+    assert process.exitcode == 0 and queue.get() == queue.get()
 
 
 def test_what_is_left_to_numpy():

@@ -130,7 +130,7 @@ def _frame(X, some, pad):
 @compiled
 def _some(X, start, stop):
     "How many images to take at a time."
-    return min(stop - start, max(1, SOME//(X.shape[1]*X.shape[2]*X.shape[3])))
+    return max(1, min(stop - start, SOME//(X.shape[1]*X.shape[2]*X.shape[3])))
 
 @compiled
 def _correlate_images(few, F, some, W, b, Z, place, out_size, *others):
@@ -149,7 +149,7 @@ def _correlate_part(part, start, stop, few, X, W, b, Z, first, out_size, out_ste
         _correlate_images(few, F, min(some, stop - n), W, b, Z, n*image + place, out_size, out_step, k_h, k_w, stride)
 
 @compiled
-def _correlate_shared(team, parts, few, X, *others): share(_correlate_part, team, parts, len(X), (few, X, *others))
+def _correlate_shared(team, parts, few, X, *others): return share(_correlate_part, team, parts, len(X), (few, X, *others))
 
 # %% ../../nbs/compiled/02_convolution.ipynb #6fbb9389
 def _lanes(dtype): return BYTES//np.dtype(dtype).itemsize
@@ -220,7 +220,7 @@ def _weight_gradients_part(part, start, stop, X, dZ, dW, db, k_h, k_w, stride, p
         _weight_gradients(F, dZ, min(some, stop - n), n, dW[part], db[part], k_h, k_w, stride)
 
 @compiled
-def _weight_gradients_shared(team, parts, X, *others): share(_weight_gradients_part, team, parts, len(X), (X, *others))
+def _weight_gradients_shared(team, parts, X, *others): return share(_weight_gradients_part, team, parts, len(X), (X, *others))
 
 @takes_over(blocks.weight_gradients)
 def direct_weight_gradients(X, dZ, kernel_shape, stride, pad):

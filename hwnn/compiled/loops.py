@@ -23,7 +23,7 @@ def _rectify_part(part, start, stop, Z, Y):
     for k in range(len(Z)): Y[k] = zero if Z[k] <= 0 else Z[k]
 
 @compiled
-def _rectify(team, parts, Z, Y): share(_rectify_part, team, parts, len(Z), (Z, Y))
+def _rectify(team, parts, Z, Y): return share(_rectify_part, team, parts, len(Z), (Z, Y))
 
 @takes_over(activations.rectify)
 def rectify(Z):
@@ -38,7 +38,7 @@ def _rectify_backward_part(part, start, stop, Z, dY, dZ):
     for k in range(len(Z)): dZ[k] = dY[k]*(not Z[k] <= 0)
 
 @compiled
-def _rectify_backward(team, parts, Z, dY, dZ): share(_rectify_backward_part, team, parts, len(Z), (Z, dY, dZ))
+def _rectify_backward(team, parts, Z, dY, dZ): return share(_rectify_backward_part, team, parts, len(Z), (Z, dY, dZ))
 
 @takes_over(activations.rectify_backward)
 def rectify_backward(Z, dY):
@@ -68,7 +68,7 @@ def _max_part(part, start, stop, X, Y, kernel_shape, stride, pad):
                     store_first(y, ((n*out_rows + i)*out_cols + j)*channels + c, most, channels - c)
 
 @compiled
-def _max(team, parts, X, Y, *geometry): share(_max_part, team, parts, len(X), (X, Y, *geometry))
+def _max(team, parts, X, Y, *geometry): return share(_max_part, team, parts, len(X), (X, Y, *geometry))
 
 @takes_over(pooling.max_windows)
 def max_windows(X, Y, kernel_shape, stride, pad): together(_max, X.size, X, Y, kernel_shape, stride, pad)
@@ -103,7 +103,7 @@ def _max_backward_part(part, start, stop, X, Y, dY, dX, kernel_shape, stride, pa
                             store_first(d, k, dx if tile else dx + load_first(d, k, some), some)
 
 @compiled
-def _max_backward(team, parts, X, Y, dY, dX, *geometry): share(_max_backward_part, team, parts, len(X), (X, Y, dY, dX, *geometry))
+def _max_backward(team, parts, X, Y, dY, dX, *geometry): return share(_max_backward_part, team, parts, len(X), (X, Y, dY, dX, *geometry))
 
 @takes_over(pooling.max_windows_backward)
 def max_windows_backward(X, Y, dY, dX, kernel_shape, stride, pad): together(_max_backward, X.size, X, Y, dY, dX, kernel_shape, stride, pad)
@@ -131,7 +131,7 @@ def _mean_part(part, start, stop, X, Y, size, kernel_shape, stride, pad):
                     store_first(y, ((n*out_rows + i)*out_cols + j)*channels + c, total/spread(size[i, j], x), channels - c)
 
 @compiled
-def _mean(team, parts, X, Y, *others): share(_mean_part, team, parts, len(X), (X, Y, *others))
+def _mean(team, parts, X, Y, *others): return share(_mean_part, team, parts, len(X), (X, Y, *others))
 
 @takes_over(pooling.mean_windows)
 def mean_windows(X, Y, size, kernel_shape, stride, pad): together(_mean, X.size, X, Y, _sizes(size, Y), kernel_shape, stride, pad)
@@ -156,7 +156,7 @@ def _mean_backward_part(part, start, stop, dY, dX, size, kernel_shape, stride, p
                             store_first(d, k, share_ if tile else share_ + load_first(d, k, channels - c), channels - c)
 
 @compiled
-def _mean_backward(team, parts, dY, dX, *others): share(_mean_backward_part, team, parts, len(dX), (dY, dX, *others))
+def _mean_backward(team, parts, dY, dX, *others): return share(_mean_backward_part, team, parts, len(dX), (dY, dX, *others))
 
 @takes_over(pooling.mean_windows_backward)
 def mean_windows_backward(dY, dX, size, kernel_shape, stride, pad): together(_mean_backward, dX.size, dY, dX, _sizes(size, dY), kernel_shape, stride, pad)
@@ -189,7 +189,7 @@ def _sums_part(part, start, stop, A, B, totals):
         _add_run(totals[part], run)
 
 @compiled
-def _sums(team, parts, A, B, totals): share(_sums_part, team, parts, len(A), (A, B, totals))
+def _sums(team, parts, A, B, totals): return share(_sums_part, team, parts, len(A), (A, B, totals))
 
 # %% ../../nbs/compiled/01_loops.ipynb #e3008289
 def _totals(run, A, *others):
@@ -219,7 +219,7 @@ def _deviations_part(part, start, stop, A, mu, totals):
         _add_run(totals[part], run)
 
 @compiled
-def _deviations(team, parts, A, mu, totals): share(_deviations_part, team, parts, len(A), (A, mu, totals))
+def _deviations(team, parts, A, mu, totals): return share(_deviations_part, team, parts, len(A), (A, mu, totals))
 
 @takes_over(batchnorm.deviations)
 def deviations(A, mu):
@@ -238,7 +238,7 @@ def _standardise_part(part, start, stop, A, X_hat, Y, mu, left, r, gamma, beta):
             store_first(y, at, x*load_first(gamma, k, n) + load_first(beta, k, n), n)
 
 @compiled
-def _standardise(team, parts, A, *others): share(_standardise_part, team, parts, len(A), (A, *others))
+def _standardise(team, parts, A, *others): return share(_standardise_part, team, parts, len(A), (A, *others))
 
 @takes_over(batchnorm.standardise)
 def standardise(A, mu, left, r, gamma, beta, X_hat, Y): together(_standardise, A.size, A, X_hat, Y, mu, left, r, gamma, beta)
@@ -254,7 +254,7 @@ def _projected_gradient_part(part, start, stop, dY, X_hat, dX, dgamma, dbeta, sc
             store_first(d, at, (load_first(g, at, n) - along - load_first(dbeta, k, n))*load_first(scale, k, n), n)
 
 @compiled
-def _projected_gradient(team, parts, dY, *others): share(_projected_gradient_part, team, parts, len(dY), (dY, *others))
+def _projected_gradient(team, parts, dY, *others): return share(_projected_gradient_part, team, parts, len(dY), (dY, *others))
 
 @takes_over(batchnorm.projected_gradient)
 def projected_gradient(dY, X_hat, dgamma, dbeta, scale, dX): together(_projected_gradient, dY.size, dY, X_hat, dX, dgamma, dbeta, scale)

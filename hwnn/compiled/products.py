@@ -70,7 +70,7 @@ def _affine_part(part, start, stop, X, W, b, Z):
             _put(z, _steps(row*n_out, n_out), m, sums, left)
 
 @compiled
-def _affine(team, parts, X, *others): share(_affine_part, team, parts, (len(X) + ROWS - 1)//ROWS, (X, *others))
+def _affine(team, parts, X, *others): return share(_affine_part, team, parts, (len(X) + ROWS - 1)//ROWS, (X, *others))
 
 # %% ../../nbs/compiled/01b_products.ipynb #52dfa1fb
 SMALL = 2**17   # numbers in W
@@ -95,7 +95,7 @@ def _weight_gradient_part(part, start, stop, X, dZ, dW):
             _put(d, _steps(i*n_out, n_out), m, sums, left)
 
 @compiled
-def _weight_gradient(team, parts, X, dZ, dW): share(_weight_gradient_part, team, parts, (len(dW) + ROWS - 1)//ROWS, (X, dZ, dW))
+def _weight_gradient(team, parts, X, dZ, dW): return share(_weight_gradient_part, team, parts, (len(dW) + ROWS - 1)//ROWS, (X, dZ, dW))
 
 @takes_over(fully_connected.weight_gradient)
 def weight_gradient(X, dZ):

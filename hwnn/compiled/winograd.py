@@ -177,7 +177,7 @@ def _kernels_part(part, start, stop, W, U):
             for i in range(6): _put6(u, 6*i*place + out, place, _by_G(load(half, 3*i*lanes), load(half, (3*i + 1)*lanes), load(half, (3*i + 2)*lanes)))
 
 @compiled
-def _kernels(team, parts, W, U): share(_kernels_part, team, parts, W.shape[2], (W, U))
+def _kernels(team, parts, W, U): return share(_kernels_part, team, parts, W.shape[2], (W, U))
 
 # %% ../../nbs/compiled/03_winograd.ipynb #bedf9095
 @shared
@@ -203,7 +203,7 @@ def _put3(A, k, step, y):
     store(A, k + 2*step, y[2])
 
 @compiled
-def _kernel_gradients(team, parts, totals, dW): share(_kernel_gradients_part, team, parts, dW.shape[2], (totals, dW))
+def _kernel_gradients(team, parts, totals, dW): return share(_kernel_gradients_part, team, parts, dW.shape[2], (totals, dW))
 
 # %% ../../nbs/compiled/03_winograd.ipynb #4470e85d
 TILES = 2**18   # numbers in a block of transformed tiles, in and out
@@ -236,7 +236,7 @@ def _forward_part(part, start, stop, X, U, b, some, tiles, top, left, V, M, Z):
         _join(M[part], b, first, last, tiles, Z)
 
 @compiled
-def _forward(team, parts, X, U, b, some, tiles, *others): share(_forward_part, team, parts, len(X)*tiles[0], (X, U, b, some, tiles, *others))
+def _forward(team, parts, X, U, b, some, tiles, *others): return share(_forward_part, team, parts, len(X)*tiles[0], (X, U, b, some, tiles, *others))
 
 def winograd_correlate(
     X: np.ndarray,  # (batch, rows, cols, in_channels), channels in whole lanes
@@ -267,7 +267,7 @@ def _backward_part(part, start, stop, X, dZ, some, tiles, top, left, V, D, total
             for n in range(dbs.shape[1]): dbs[part, n] += D[part, 7, tile, n]   # place (1, 1)
 
 @compiled
-def _backward(team, parts, X, dZ, some, tiles, *others): share(_backward_part, team, parts, len(X)*tiles[0], (X, dZ, some, tiles, *others))
+def _backward(team, parts, X, dZ, some, tiles, *others): return share(_backward_part, team, parts, len(X)*tiles[0], (X, dZ, some, tiles, *others))
 
 def winograd_weight_gradients(
     X: np.ndarray,   # (batch, rows, cols, in_channels), channels in whole lanes
