@@ -178,6 +178,6 @@ def scratch(
     dtype,         # of the array
 ) -> np.ndarray:
     "An array with any contents, from a buffer that this thread keeps; the next call with this name and dtype uses the same memory."
-    buffers, key, size = vars(_kept), (name, np.dtype(dtype)), int(np.prod(shape))
+    buffers, key, size = vars(_kept), (name, np.dtype(dtype)), math.prod(shape)
     if key not in buffers or buffers[key].size < size + ROOM: buffers[key] = np.empty(size + ROOM, dtype)
     return buffers[key][:size].reshape(shape)
