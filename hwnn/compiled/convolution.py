@@ -89,7 +89,7 @@ def _put_totals(A, at, k, z, start):
 
 @compiled
 def _correlate_few(F, W, b, Z, place, out_shape, out_step, k_h, k_w, stride):
-    "The same for few output channels."
+    "Like `_correlate`, with W as (n_out, k_h, whole lanes)."
     (_, _, cols, channels), lanes = F.shape, BYTES//F.itemsize
     f, w, z, width, row = F.reshape(-1), W.reshape(-1), Z.reshape(-1), k_w*channels, cols*channels
     whole = width//lanes*lanes
@@ -197,16 +197,17 @@ def _weight_gradients(F, dZ, some, image, dW, db, k_h, k_w, stride):
     taps, places = k_h*width, _taps(k_h, width, row)
     for n in range(some):
         for i in range(0, out_rows, strip):
-            start, stop = i, min(i + strip, out_rows)
+            stop = min(i + strip, out_rows)
             for m in range(0, n_out, lanes):
                 left, column = n_out - m, spread(0.0, g)
                 for t in range(0, taps, ROWS):
                     sums, at = _eight(spread(0.0, g)), _next_eight(places, t)
-                    for r in range(start, stop):
+                    for r in range(i, stop):
                         k, out = (n*rows + r*stride[0])*row, ((image + n)*out_rows + r)*out_cols*n_out + m
                         for j in range(out_cols): sums = _times(sums, f, at, k + j*step, load_first(g, out + j*n_out, left))
                     _add(d, _steps(t*n_out, n_out), m, sums, left, taps - t)
-                for out in range(((image + n)*out_rows + start)*out_cols, ((image + n)*out_rows + stop)*out_cols): column += load_first(g, out*n_out + m, left)
+                pixel = (image + n)*out_rows*out_cols
+                for p in range(pixel + i*out_cols, pixel + stop*out_cols): column += load_first(g, p*n_out + m, left)
                 store_first(db, m, load_first(db, m, left) + column, left)
 
 # %% ../../nbs/compiled/02_convolution.ipynb #f5254043

@@ -22,13 +22,14 @@ def compiled(
     "Decorator: compile a function when it is first called with arguments of these types."
     return njit(fn, **_options(fn))
 
+def _options(fn): return dict(nogil=True, cache=fn.__module__.startswith("hwnn."), error_model="numpy", fastmath={"contract"})
+
+# %% ../../nbs/compiled/00_lanes.ipynb #5d68367f
 def inlined(
     fn,  # function of numbers, lanes and arrays
 ):
     "Decorator: compile a function as part of each compiled function that calls it."
     return njit(fn, forceinline=True, **_options(fn))
-
-def _options(fn): return dict(nogil=True, cache=fn.__module__.startswith("hwnn."), error_model="numpy", fastmath={"contract"})
 
 # %% ../../nbs/compiled/00_lanes.ipynb #63d226eb
 def takes_over(
