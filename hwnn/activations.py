@@ -105,7 +105,7 @@ def rectify_backward(
 
 class ReLU(Activation):
     "max(0, z), with the derivative 0 at z = 0; NaN stays NaN. Nair and Hinton 2010."
-    in_blocks = False   # they see to it themselves
+    in_blocks = False   # the two functions see to that
     def _forward(self, Z): return rectify(Z)
     def _backward(self, Z, dY): return rectify_backward(Z, dY)
 
