@@ -184,7 +184,7 @@ def test_a_forked_process_shares_with_threads_of_its_own(threads):
 
 
 def test_what_is_left_to_numpy():
-    "Complex numbers, arrays in another order, two precisions, images that are too small: the same as without the compiled functions."
+    "Complex numbers, arrays in another order, two precisions; and tiny or frozen images, which are not: the same as without the compiled functions."
     rng = np.random.default_rng(0)
     X, W, b = rng.normal(size=(2, 9, 9, 8)), rng.normal(size=(3, 3, 8, 8)), rng.normal(size=(1, 8))
     frozen = X.copy()

@@ -134,6 +134,7 @@ def _some(X, start, stop):
 
 @compiled
 def _correlate_images(few, F, some, W, b, Z, place, out_size, *others):
+    "Correlate the first `some` images of F, the way that is meant for few outputs or the other."
     out_shape = some, out_size[0], out_size[1]
     if few: _correlate_few(F, W, b, Z, place, out_shape, *others)
     else: _correlate(F, W, b, Z, place, out_shape, *others)
@@ -229,7 +230,7 @@ def direct_weight_gradients(X, dZ, kernel_shape, stride, pad):
     work = dZ.size*k_h*k_w*channels//16
     parts = count_parts(work)
     dW, db = np.zeros((parts, k_h, k_w, channels, n_out), X.dtype), np.zeros((parts, n_out), X.dtype)
-    together(_weight_gradients_shared, work, X, dZ, dW, db, k_h, k_w, stride, pad)
+    together(_weight_gradients_shared, work, X, dZ, dW, db, k_h, k_w, stride, pad, parts=parts)
     return dW.sum(axis=0), db.sum(axis=0, keepdims=True)
 
 # %% ../../nbs/compiled/02_convolution.ipynb #333864a0

@@ -195,7 +195,7 @@ def _sums(team, parts, A, B, totals): return share(_sums_part, team, parts, len(
 def _totals(run, A, *others):
     "What the parts of `run` add to (2, features), over all parts."
     totals = np.zeros((count_parts(A.size), 2, A.shape[1]))
-    together(run, A.size, A, *others, totals)
+    together(run, A.size, A, *others, totals, parts=len(totals))
     return totals.sum(axis=0)
 
 @takes_over(batchnorm.parameter_gradients)

@@ -151,10 +151,11 @@ def together(
     run,        # compiled function of (team, parts, *args), which returns what `share` returns
     size: int,  # how many numbers there are to work on
     *args,      # for `run`
+    parts=None, # for how many parts there are arrays among `args`; `count_parts(size)` unless given
 ):
-    "Call `run` with `count_parts(size)` parts, and let our threads help. Raises MemoryError when a part found no room for its buffers."
-    parts, team = count_parts(size), _team
-    mine = parts > 1 and threads._busy.acquire(blocking=False)
+    "Call `run` with so many parts, and let our threads help. Raises MemoryError when a part found no room for its buffers."
+    parts, team = parts or count_parts(size), _team
+    mine = parts > 1 and threads.busy.acquire(blocking=False)
     if not mine: team = np.zeros_like(_team)   # alone, in the same parts
     try:
         if mine and size >= threads.WORTH and len(_awake) < parts - 1:
@@ -162,7 +163,7 @@ def together(
             post([(partial(_attend, k, posted[0] + 1), SimpleQueue()) for k in range(parts - 1)])
         if run(team, parts, *args): raise MemoryError(f"{run.__name__.strip('_')}: expected memory for the buffers of {parts} parts, found none")
     finally:
-        if mine: threads._busy.release()
+        if mine: threads.busy.release()
 
 def _forget():
     "A forked process has none of our threads."

@@ -249,8 +249,8 @@ def winograd_correlate(
     n_in, n_out, tiles, ((top, _), (left, _)), lanes, work = *W.shape[2:], _grid(Z), pad, _lanes(X.dtype), Z.size*W.shape[2]//16
     U, some = scratch("U", (36, n_out//lanes, n_in, lanes), X.dtype), _rows(n_in, n_out, tiles[1])
     together(_kernels, U.size, W, U)
-    bias = np.zeros(n_out, X.dtype) if b is None else b[0]
-    together(_forward, work, X, U, bias, some, tiles, top, left, *_buffers(count_parts(work), some, tiles[1], n_in, n_out, X.dtype), Z)
+    bias, parts = np.zeros(n_out, X.dtype) if b is None else b[0], count_parts(work)
+    together(_forward, work, X, U, bias, some, tiles, top, left, *_buffers(parts, some, tiles[1], n_in, n_out, X.dtype), Z, parts=parts)
     return Z
 
 # %% ../../nbs/compiled/03_winograd.ipynb #07a176dc
@@ -280,7 +280,7 @@ def winograd_weight_gradients(
     work, dW = dZ.size*n_in//16, empty((3, 3, n_in, n_out), X.dtype)
     parts = count_parts(work)
     totals, dbs = empty((parts, 36, n_in, n_out), X.dtype), np.zeros((parts, n_out))
-    together(_backward, work, X, dZ, some, tiles, top, left, *_buffers(parts, some, tiles[1], n_in, n_out, X.dtype), totals, dbs)
+    together(_backward, work, X, dZ, some, tiles, top, left, *_buffers(parts, some, tiles[1], n_in, n_out, X.dtype), totals, dbs, parts=parts)
     together(_kernel_gradients, totals.size, totals, dW)
     return dW, dbs.sum(axis=0, keepdims=True).astype(X.dtype)
 
