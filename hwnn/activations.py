@@ -16,7 +16,7 @@ from .threads import map_blocks
 class Activation:
     "A function of Z and its backward pass. Subclasses define `_forward(Z)` and `_backward(Z, dY)`, which receive checked arrays."
     min_rank = 1  # the fewest axes that make sense
-    in_blocks = True  # whether large arrays are worked on block by block, in threads
+    in_blocks = True  # whether large arrays are worked on block by block, in threads, where numbers that get too small end at 0
 
     def forward(
         self,
@@ -39,7 +39,8 @@ class Activation:
         return self._run(self._backward, Z, dY)
 
     def _run(self, fn, *arrays):
-        with np.errstate(under="ignore"): return map_blocks(fn, *arrays) if self.in_blocks else fn(*arrays)
+        if not self.in_blocks: return fn(*arrays)
+        with np.errstate(under="ignore"): return map_blocks(fn, *arrays)
 
     def _check_Z(self, Z):
         rank = max(getattr(Z, "ndim", 0), self.min_rank)

@@ -83,7 +83,7 @@ def check_one_hot(
 ):
     "Raise TypeError unless `Y` is a floating-point array, ValueError unless every row holds one 1 and otherwise zeros."
     check_array(owner, "labels", Y, "batch", "classes")
-    if np.count_nonzero(Y) != len(Y) or (Y.max(axis=1) != 1).any():   # otherwise each row has its 1, and nothing is left for a second number
+    if np.count_nonzero(Y) != len(Y) or (Y.sum(axis=1) != 1).any():   # otherwise no row is empty, and nothing is left for a second number in any
         good = ((Y == 0) | (Y == 1)).all(axis=1) & (Y.sum(axis=1) == 1)
         row = int(np.argmin(good))
         raise ValueError(f"{owner}: expected one-hot labels, one 1 in each row, got {Y[row].tolist()} in row {row}")

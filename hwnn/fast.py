@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from .checks import check_flag
+from .checks import FLOATS, check_flag
 
 # %% ../nbs/02d_fast.ipynb #0af09ad7
 @cache
@@ -56,5 +56,9 @@ def taken_over(
 
 def _suit(args):
     "Whether compiled functions take these arrays."
-    arrays = [a for a in args if isinstance(a, np.ndarray)]
-    return all(a.flags.c_contiguous and a.dtype == arrays[0].dtype for a in arrays) and arrays[0].dtype in (np.float32, np.float64)
+    dtype = None
+    for a in args:
+        if isinstance(a, np.ndarray):
+            if dtype is None: dtype = a.dtype
+            if a.dtype != dtype or not a.flags.c_contiguous: return False
+    return dtype in FLOATS[:2]

@@ -21,7 +21,7 @@ from .checks import check_array, check_finite, check_flag, check_number, check_o
 from .datasets import Dataset
 from .layers.base import initialize_layer
 from .logs import History, progress
-from .losses import BinaryCrossEntropy, CrossEntropy, cross_entropy_from_logits, cross_entropy_from_logits_backward, initialize_loss
+from .losses import BinaryCrossEntropy, CrossEntropy, cross_entropy_and_gradient, cross_entropy_from_logits, initialize_loss
 from .optimizers import clip_by_global_norm, initialize_optimizer
 
 # %% ../nbs/11_models.ipynb #08677eb1
@@ -105,8 +105,9 @@ def backward(
     forget: bool = False, # clear the cache of each layer as soon as its gradients are there, as training does: their memory serves the layers below
 ) -> float:
     "The loss; the gradients of all parameters are left in the layers. Raises TypeError and ValueError unless target and out fit."
-    loss, Z = self.loss_of(target, out), self._logits(out)
-    dL = self.loss.backward(target, out) if Z is None else cross_entropy_from_logits_backward(target, Z, self.loss.smoothing)
+    Z = self._logits(out)
+    if Z is None: loss, dL = self.loss.forward(target, out), self.loss.backward(target, out)
+    else: loss, dL = cross_entropy_and_gradient(target, Z, self.loss.smoothing)
     first = next((k for k, layer in enumerate(self.layers) if layer.parameters), len(self.layers))
     for k in reversed(range(first, len(self.layers))):
         at_Z = Z is not None and k == len(self.layers) - 1

@@ -143,6 +143,19 @@ def test_dense_layers():
         close(ours, numpys, 1e-13)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("dtype,tolerance", [(np.float64, 1e-13), (np.float32, 1e-5)])
+def test_optimizers(name, dtype, tolerance, threads):
+    start, gradients = np.random.default_rng(0).normal(size=(2, 20, 30, 401)).astype(dtype)
+    def run():
+        optimizer, param = initialize_optimizer(name, lr=0.01, weight_decay=0.1, **({"momentum": 0.9} if name == "SGD" else {})), start[0].copy()
+        for epoch, g in enumerate(gradients): param -= optimizer.update("W", param, g, epoch)
+        state = optimizer.cache["W"]
+        return [param, state] if isinstance(state, np.ndarray) else [param, state["mean"], state["mean_square"]]
+    numpys, ours = both(run)
+    close(ours, numpys, tolerance)
+
+
 def passes():
     "Convolution, pooling, batch norm and a dense layer, forward and backward, large enough for all threads."
     rng = np.random.default_rng(0)

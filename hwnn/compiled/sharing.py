@@ -156,7 +156,7 @@ def together(
     "Call `run` with so many parts, and let our threads help. Raises MemoryError when a part found no room for its buffers."
     parts, team = parts or count_parts(size), _team
     mine = parts > 1 and threads.busy.acquire(blocking=False)
-    if not mine: team = np.zeros_like(_team)   # alone, in the same parts
+    if not mine: team = np.zeros(64, np.int64)   # alone, in the same parts
     try:
         if mine and size >= threads.WORTH and len(_awake) < parts - 1:
             _awake.update(range(parts - 1))
