@@ -14,6 +14,7 @@ from hwnn.layers.blocks import correlate, input_gradient, weight_gradients
 from hwnn.layers.convolution import conv2d, conv2d_backward
 from hwnn.layers.fully_connected import affine, affine_backward
 from hwnn.layers.pooling import average_pool2d, average_pool2d_backward, max_pool2d, max_pool2d_backward
+from hwnn.optimizers import OPTIMIZERS
 
 pytest.importorskip("numba")
 from test_threads import NINE
