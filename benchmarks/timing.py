@@ -81,7 +81,7 @@ def goals(records):
             rows.append((who, "pooling, 30 times as fast as the textbook", f"{len(pool)} of {len(pool)}", f"{fast} of {len(pool)}", fast == len(pool)))
         rows += [(who, f"{r['group']}, {r['case']}", f"<= {r['goal']:.2f}", f"{r[ratio]:.2f}", r[ratio] <= r["goal"])
                  for r in having("training step") + having("peak memory") + having("threads") if r[ratio]]
-        if scaling := [r for r in having("scaling") if r[ratio]]:
+        if scaling := [r for r in having("scaling") if r[ratio] and r["goal"]]:
             off = max(abs(r[ratio] - 1) for r in scaling)
             rows.append((who, "scaling, largest distance from linear", "<= 10 %", f"{100*off:.0f} %", off <= 0.1))
     return [dict(who=who, what=what, goal=goal, reached=reached, met=bool(met)) for who, what, goal, reached, met in rows]
