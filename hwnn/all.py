@@ -8,8 +8,8 @@ from .fast import is_fast, use_fast
 from .gradcheck import adjoint_error, check_gradients, complex_step_gradient, numerical_gradient, relative_error
 from .layers import *
 from .logs import History, Logger
-from .losses import (L2, BinaryCrossEntropy, CrossEntropy, Huber, cross_entropy_from_logits, cross_entropy_from_logits_backward,
-                     initialize_loss, log_softmax)
+from .losses import (L2, BinaryCrossEntropy, CrossEntropy, Huber, cross_entropy_and_gradient, cross_entropy_from_logits,
+                     cross_entropy_from_logits_backward, initialize_loss, log_softmax)
 from .metrics import accuracy, confusion_matrix, top_k_accuracy
 from .models import NeuralNetwork, initialize_model
 from .optimizers import SGD, Adam, AdamW, Nesterov, RMSProp, clip_by_global_norm, initialize_optimizer

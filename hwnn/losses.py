@@ -9,6 +9,7 @@ __all__ = ['LOSSES', 'Loss', 'check_pair', 'L2', 'smooth_labels', 'CrossEntropy'
 import numpy as np
 
 from .checks import check_array, check_number, check_one_hot, create
+from .fast import taken_over
 
 # %% ../nbs/06_losses.ipynb #b5382a4e
 class Loss:
@@ -124,6 +125,7 @@ class CrossEntropy(Loss):
         return T, (T.real > 0) | np.isnan(Y_hat)
 
 # %% ../nbs/06_losses.ipynb #4201a95b
+@taken_over   # by a compiled loop where Numba is installed
 def log_softmax(
     Z: np.ndarray,   # (batch, classes), logits
 ) -> np.ndarray:     # (batch, classes), logarithms of the probabilities, in the dtype of Z

@@ -144,6 +144,18 @@ def test_dense_layers():
         close(ours, numpys, 1e-13)
 
 
+@pytest.mark.parametrize("dtype,tolerance", [(np.float64, 1e-14), (np.float32, 1e-6)])
+def test_softmax(dtype, tolerance):
+    rng = np.random.default_rng(0)
+    for batch, classes in ((1, 1), (64, 10), (3, 32), (5, 33), (300, 2)):
+        Z, Y = (100*rng.normal(size=(batch, classes))).astype(dtype), np.eye(classes, dtype=dtype)[rng.integers(0, classes, batch)]
+        def run():
+            loss, dZ = cross_entropy_and_gradient(Y, Z, 0.1)
+            return [SoftMax()(Z), log_softmax(Z)/100, dZ, np.array(loss)]
+        numpys, ours = both(run)
+        close(ours, numpys, tolerance)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("dtype,tolerance", [(np.float64, 1e-13), (np.float32, 1e-5)])
 def test_optimizers(name, dtype, tolerance, threads):
