@@ -120,8 +120,10 @@ def render(preview=False):
     "Render _site_src/ and move the result to _docs/."
     if shutil.which("quarto") and not preview: subprocess.run(["quarto", "render", str(stage), "--no-execute"], check=True)
     else:
+        from smalldocs import highlight
         from smalldocs.config import load
         from smalldocs.site import Site
+        highlight.css_class = functools.cache(highlight.css_class)   # asked a quarter of a million times about a few thousand tokens
         site = Site(load(stage), preview=preview)
         site.build()
         warnings = {re.sub(r"^[\w/]+\.(ipynb|qmd): (?=broken)", "", w) for w in site.warnings if not w.endswith("is ignored")}
