@@ -64,7 +64,7 @@ def _softmax_rows(Z, P, logarithm):
         for c in range(Z.shape[1]): P[n, c] = Z[n, c] - most - log_total if logarithm else P[n, c]/total_
 
 def _rows(Z, logarithm):
-    if Z.ndim < 2 or not 1 <= Z.shape[-1] <= FEW: return NotImplemented
+    if Z.ndim < 2 or not Z.size or Z.shape[-1] > FEW: return NotImplemented
     P = empty(Z.shape, Z.dtype)
     _softmax_rows(Z.reshape(-1, Z.shape[-1]), P.reshape(-1, Z.shape[-1]), logarithm)
     return P

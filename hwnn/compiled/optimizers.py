@@ -19,7 +19,7 @@ SMALL = 2**11   # numbers for which NumPy's calls take no longer than calling a 
 def _step(run, arrays, numbers):
     "The step that `run` computes from arrays of one shape, of which it changes the states, and from numbers."
     g = arrays[-1]
-    if g.size < SMALL: return NotImplemented
+    if g.size < SMALL or any(A.shape != g.shape for A in arrays): return NotImplemented
     step = empty(g.shape, g.dtype)
     together(run, g.size, *(A.reshape(-1) for A in (*arrays, step)), tuple(map(g.dtype.type, numbers)))
     return step
