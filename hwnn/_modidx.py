@@ -685,6 +685,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'hwnn.threads': { 'hwnn.threads._blas': ('threads.html#_blas', 'hwnn/threads.py'),
                               'hwnn.threads._keep': ('threads.html#_keep', 'hwnn/threads.py'),
                               'hwnn.threads._start': ('threads.html#_start', 'hwnn/threads.py'),
+                              'hwnn.threads._taken': ('threads.html#_taken', 'hwnn/threads.py'),
                               'hwnn.threads.empty': ('threads.html#empty', 'hwnn/threads.py'),
                               'hwnn.threads.for_blocks': ('threads.html#for_blocks', 'hwnn/threads.py'),
                               'hwnn.threads.get_threads': ('threads.html#get_threads', 'hwnn/threads.py'),

@@ -107,7 +107,7 @@ if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_workers.
 
 # %% ../nbs/02c_threads.ipynb #597fff9b
 LARGE, SPARE = 2**18, 2**28   # bytes: of an array whose memory is kept; of all memory that is kept for later
-_spare = {}
+_spare = {}   # size in bytes -> the memories of that size, in the order in which a size was last left
 
 def empty(
     shape: tuple,  # of the array
@@ -117,8 +117,7 @@ def empty(
     count, dtype = math.prod(shape), np.dtype(dtype)
     size = count*dtype.itemsize
     if size < LARGE: return np.empty(shape, dtype)
-    fitting = [(memory.nbytes, key) for key, memory in list(_spare.items()) if size <= memory.nbytes <= 1.25*size]
-    memory = _spare.pop(min(fitting)[1], None) if fitting else None   # None as well if another thread took it just now
+    memory = _taken(size) or next(filter(None, map(_taken, sorted(n for n in list(_spare) if size < n <= 1.25*size))), None)
     if memory is None:
         bytes_ = np.empty(size + 64, np.uint8)
         memory = memoryview(bytes_[-bytes_.ctypes.data % 64:][:size])
@@ -126,10 +125,20 @@ def empty(
     finalize(array, _keep, memory).atexit = False
     return array.reshape(shape)
 
+def _taken(size):
+    "A memory of this size that is kept, and no longer is; None if another thread took the last one just now."
+    found = _spare.get(size, [])
+    try: memory = found.pop()
+    except IndexError: memory = None
+    if not found: _spare.pop(size, None)
+    return memory
+
 def _keep(memory):
-    "Keep the memory of an array that is gone, and let go of the oldest if that is too much."
-    _spare[id(memory)] = memory
-    while sum(m.nbytes for m in list(_spare.values())) > SPARE: _spare.pop(next(iter(_spare), None), None)
+    "Keep the memory of an array that is gone, and let go of the oldest size if that is too much."
+    found = _spare.pop(memory.nbytes, [])
+    found.append(memory)
+    _spare[memory.nbytes] = found
+    while sum(n*len(found) for n, found in list(_spare.items())) > SPARE: _taken(list(_spare)[0])
 
 # %% ../nbs/02c_threads.ipynb #ec2799fe
 BLOCK = 2**18   # numbers in a block: 1 MB in float32; shorter calls leave two threads waiting for each other's bytecode

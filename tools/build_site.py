@@ -137,7 +137,7 @@ def render(preview=False):
             write(page, text.replace('<svg alt="', '<svg role="img" aria-label="'))  # an svg has no alt
         found = json.loads((site.out/"search.json").read_text(encoding="utf-8"))
         # Every reader of a page loads the index: the beginning of each section will do to find it.
-        write(site.out/"search.json", json.dumps([{k: plain(v[:200] if k == "text" else v) for k, v in entry.items()} for entry in found], ensure_ascii=False))
+        write(site.out/"search.json", json.dumps([{k: plain(v[:160] if k == "text" else v) for k, v in entry.items()} for entry in found], ensure_ascii=False))
         (site.out/"site_libs/bootstrap-icons/fonts/bootstrap-icons.woff").unlink()  # for browsers that do not know its woff2
     shutil.rmtree(out, ignore_errors=True)
     shutil.move(stage/"_site", out)
