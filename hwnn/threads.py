@@ -26,14 +26,22 @@ def _blas():
     from threadpoolctl import ThreadpoolController
     return ThreadpoolController().select(user_api="blas")
 
+def _tell_blas(counts):
+    "Let each BLAS library use so many threads."
+    for library, count in zip(_blas().lib_controllers, counts):
+        library.set_num_threads(count)
+        # Since threadpoolctl 3.8 one Python thread controls OpenBLAS, and what others set is ignored, until that one lets go.
+        if hasattr(library, "clear_controlling_thread"): library.clear_controlling_thread()
+
+def _blas_threads(): return [library.get_num_threads() for library in _blas().lib_controllers]
+
 # %% ../nbs/02c_threads.ipynb #c1941475
 _chosen = None   # what set_threads was told
 
 def get_threads() -> int:
     "How many threads the library uses: what `set_threads` was told, else as many as BLAS, one for each core."
     if _chosen: return _chosen
-    counts = [library.get_num_threads() for library in _blas().lib_controllers]
-    return max(counts) if counts else os.cpu_count() or 1
+    return max(_blas_threads(), default=os.cpu_count() or 1)
 
 # %% ../nbs/02c_threads.ipynb #7ce93031
 def set_threads(
@@ -43,17 +51,26 @@ def set_threads(
     global _chosen
     check_number("set_threads", "n", n, integer=True, at_least=1)
     _chosen = int(n)
-    for library in _blas().lib_controllers: library.set_num_threads(_chosen)
+    _tell_blas([_chosen]*len(_blas().lib_controllers))
 
 # %% ../nbs/02c_threads.ipynb #a9d94c21
 class one_blas_thread:
-    "A context in which BLAS uses one thread; afterwards it uses as many as before."
+    "A context in which BLAS uses one thread; when no thread is in such a context any more, it uses as many as before."
+    lock, inside, before = Lock(), 0, []
+
     def __enter__(self):
-        self.before = [(library, library.get_num_threads()) for library in _blas().lib_controllers]
-        for library, _ in self.before: library.set_num_threads(1)
+        cls = type(self)
+        with cls.lock:
+            if cls.inside == 0:
+                cls.before = _blas_threads()
+                _tell_blas([1]*len(cls.before))
+            cls.inside += 1
 
     def __exit__(self, *exception):
-        for library, count in self.before: library.set_num_threads(count)
+        cls = type(self)
+        with cls.lock:
+            cls.inside -= 1
+            if cls.inside == 0: _tell_blas(cls.before)
 
 # %% ../nbs/02c_threads.ipynb #8c62549d
 _workers, posted = [], np.zeros(1, np.int64)   # the queues of our threads; how often there was something to do
@@ -103,7 +120,11 @@ def parallel(
     finally: busy.release()
 
 # %% ../nbs/02c_threads.ipynb #160fd601
-if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_workers.clear)
+def _after_fork():
+    _workers.clear()
+    one_blas_thread.lock = Lock()
+
+if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_after_fork)
 
 # %% ../nbs/02c_threads.ipynb #597fff9b
 LARGE, SPARE = 2**18, 2**28   # bytes: of an array whose memory is kept; of all memory that is kept for later

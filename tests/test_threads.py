@@ -1,9 +1,11 @@
 """Large arrays, which go through threads and blocks: the same as in one thread, and the same as PyTorch."""
 import multiprocessing
 import os
+from threading import Event, Thread
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from hwnn.all import *
 from hwnn.layers.convolution import conv2d, conv2d_backward
@@ -80,3 +82,42 @@ def test_blas_gets_its_threads_back_after_an_error(threads):
     with pytest.raises(ZeroDivisionError): parallel(lambda i, j: 1/0, 4, 2**20)
     assert get_threads() == 2
     assert parallel(lambda i, j: j - i, 4, 2**20) == [2, 2]
+
+
+def blas_threads(): return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def in_thread(fn):
+    thread = Thread(target=fn)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_any_thread_may_set_the_number(threads):
+    threads(2)
+    in_thread(lambda: threads(1))
+    assert get_threads() == 1 and blas_threads() <= {1}
+    threads(2)
+    assert blas_threads() <= {2}
+
+
+def test_contexts_that_overlap_end_in_any_order(threads):
+    threads(2)
+    entered, leave, left = Event(), Event(), Event()
+
+    def first():
+        with one_blas_thread():
+            entered.set()
+            leave.wait(20)
+        left.set()
+
+    thread = Thread(target=first)
+    thread.start()
+    assert entered.wait(20)
+    with one_blas_thread():
+        leave.set()
+        assert left.wait(20)
+        inside = blas_threads()
+    thread.join(20)
+    assert inside <= {1} and blas_threads() <= {2}
