@@ -8,7 +8,7 @@ __all__ = ['ROWS', 'SMALL', 'affine_map', 'transposed_map', 'weight_gradient']
 # %% ../../nbs/compiled/01b_products.ipynb #262ad863
 import numpy as np
 
-from .lanes import BYTES, compiled, inlined, load, load_first, number, spread, store, store_first, takes_over
+from .lanes import BYTES, compiled, inlined, load, load_first, number, store, store_first, takes_over
 from .sharing import share, shared, together
 from ..layers import fully_connected
 from ..threads import empty
