@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['posted', 'WORTH', 'busy', 'LARGE', 'SPARE', 'BLOCK', 'get_threads', 'set_threads', 'one_blas_thread', 'post',
-           'parallel', 'empty', 'for_blocks', 'map_blocks', 'product', 'scratch']
+           'parallel', 'Memories', 'empty', 'for_blocks', 'map_blocks', 'product', 'scratch']
 
 # %% ../nbs/02c_threads.ipynb #5aaf198c
 import math
 import os
+from collections import deque
 from contextvars import copy_context
 from functools import cache, partial
 from queue import SimpleQueue
 from threading import Lock, Thread, local
-from weakref import finalize
+from weakref import ref
 
 import numpy as np
 
@@ -123,12 +124,62 @@ def parallel(
 def _after_fork():
     _workers.clear()
     one_blas_thread.lock = Lock()
+    _memories.lock = Lock()
 
 if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_after_fork)
 
 # %% ../nbs/02c_threads.ipynb #597fff9b
-LARGE, SPARE = 2**18, 2**28   # bytes: of an array whose memory is kept; of all memory that is kept for later
-_spare = {}   # size in bytes -> the memories of that size, in the order in which a size was last left
+LARGE, SPARE = 2**18, 2**28   # bytes: of an array whose memory is kept, at least; of all memory that is kept, at most
+class Memories:
+    "Memory that arrays have left, to be found by its size."
+    def __init__(
+        self,
+        limit: int,  # bytes that are kept, at most
+    ):
+        self.limit, self.kept, self.spare, self.lent, self.left, self.lock = limit, 0, {}, {}, deque(), Lock()
+
+    def lend(
+        self,
+        memory: memoryview,  # of some bytes
+        array: np.ndarray,   # made of this memory
+    ):
+        "Keep the memory when the array and all views of it are gone."
+        leaving = ref(array, self._leave)
+        self.lent[id(leaving)] = leaving, memory
+
+    def _leave(self, leaving):
+        "May be called while this very thread holds the lock, wherever Python collects garbage: then whoever comes next sorts in what came."
+        self.left.append(self.lent.pop(id(leaving))[1])
+        if self.lock.acquire(blocking=False):
+            try: self._sort_in()
+            finally: self.lock.release()
+
+    def take(
+        self,
+        size: int,  # bytes
+    ):              # a memoryview, or None
+        "A memory of this size or up to a quarter more, which is not kept any longer; None if there is none."
+        with self.lock:
+            self._sort_in()
+            if size not in self.spare: size = min((n for n in self.spare if size < n <= 1.25*size), default=None)
+            return self._pop(size) if size else None
+
+    def _sort_in(self):
+        while self.left:
+            memory = self.left.popleft()
+            found = self.spare.pop(memory.nbytes, [])
+            found.append(memory)
+            self.spare[memory.nbytes] = found   # last again: its size was left just now
+            self.kept += memory.nbytes
+            while self.kept > self.limit: self._pop(next(iter(self.spare)))
+
+    def _pop(self, size):
+        found = self.spare[size]
+        if len(found) == 1: del self.spare[size]
+        self.kept -= size
+        return found.pop()
+
+_memories = Memories(SPARE)
 
 def empty(
     shape: tuple,  # of the array
@@ -138,28 +189,13 @@ def empty(
     count, dtype = math.prod(shape), np.dtype(dtype)
     size = count*dtype.itemsize
     if size < LARGE: return np.empty(shape, dtype)
-    memory = _taken(size) or next(filter(None, map(_taken, sorted(n for n in list(_spare) if size < n <= 1.25*size))), None)
+    memory = _memories.take(size)
     if memory is None:
         bytes_ = np.empty(size + 64, np.uint8)
         memory = memoryview(bytes_[-bytes_.ctypes.data % 64:][:size])
-    array = np.frombuffer(memory, dtype, count)
-    finalize(array, _keep, memory).atexit = False
+    array = np.frombuffer(memory, dtype, count)   # views hold on to it: np.ndarray(shape, dtype, memory) they would pass over
+    _memories.lend(memory, array)
     return array.reshape(shape)
-
-def _taken(size):
-    "A memory of this size that is kept, and no longer is; None if another thread took the last one just now."
-    found = _spare.get(size, [])
-    try: memory = found.pop()
-    except IndexError: memory = None
-    if not found: _spare.pop(size, None)
-    return memory
-
-def _keep(memory):
-    "Keep the memory of an array that is gone, and let go of the oldest size if that is too much."
-    found = _spare.pop(memory.nbytes, [])
-    found.append(memory)
-    _spare[memory.nbytes] = found
-    while sum(n*len(found) for n, found in list(_spare.items())) > SPARE: _taken(list(_spare)[0])
 
 # %% ../nbs/02c_threads.ipynb #ec2799fe
 BLOCK = 2**18   # numbers in a block: 1 MB in float32; shorter calls leave two threads waiting for each other's bytecode

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FEW', 'rectify', 'rectify_backward', 'softmax', 'log_softmax', 'max_windows', 'max_windows_backward', 'mean_windows',
-           'mean_windows_backward', 'parameter_gradients', 'deviations', 'standardise', 'projected_gradient']
+           'mean_windows_backward', 'parameter_gradients', 'statistics', 'standardise', 'projected_gradient']
 
 # %% ../../nbs/compiled/01_loops.ipynb #75557c3d
 import math
@@ -218,18 +218,25 @@ def _sums_part(part, start, stop, A, B, totals):
         _add_run(totals[part], run)
 
 @compiled
-def _sums(team, parts, A, B, totals): return share(_sums_part, team, parts, len(A), (A, B, totals))
+def _collect(totals):
+    "Add the totals of all parts to those of the first."
+    for p in range(1, len(totals)): totals[0] += totals[p]
+
+@compiled
+def _sums(team, parts, A, B, totals):
+    failed = share(_sums_part, team, parts, len(A), (A, B, totals))
+    _collect(totals)
+    return failed
 
 # %% ../../nbs/compiled/01_loops.ipynb #e3008289
-def _totals(run, A, *others):
-    "What the parts of `run` add to (2, features), over all parts."
+def _two_rows(run, A, *others):
+    "The two rows (1, features) that `run` leaves in the totals of the first part."
     totals = np.zeros((count_parts(A.size), 2, A.shape[1]))
     together(run, A.size, A, *others, totals, parts=len(totals))
-    return totals.sum(axis=0)
+    return totals[0, :1], totals[0, 1:]
 
 @takes_over(batchnorm.parameter_gradients)
-def parameter_gradients(dY, X_hat):
-    return np.split(_totals(_sums, X_hat, dY).astype(dY.dtype), 2)
+def parameter_gradients(dY, X_hat): return [row.astype(dY.dtype) for row in _two_rows(_sums, X_hat, dY)]
 
 # %% ../../nbs/compiled/01_loops.ipynb #c2e76aaf
 @shared
@@ -248,12 +255,29 @@ def _deviations_part(part, start, stop, A, mu, totals):
         _add_run(totals[part], run)
 
 @compiled
-def _deviations(team, parts, A, mu, totals): return share(_deviations_part, team, parts, len(A), (A, mu, totals))
+def _near_mean(A, mu):
+    "The mean of up to RUN rows, spread over all."
+    step, total, count = (len(A) + RUN - 1)//RUN, np.zeros(A.shape[1]), 0
+    for i in range(0, len(A), step):
+        for k in range(len(total)): total[k] += A[i, k]
+        count += 1
+    for k in range(len(total)): mu[0, k] = total[k]/count
 
-@takes_over(batchnorm.deviations)
-def deviations(A, mu):
-    left, squares = np.split(_totals(_deviations, A, mu)/len(A), 2)
-    return left, np.maximum(squares - left*left, 0)   # rounding may leave less than nothing of a constant
+@compiled
+def _statistics(team, parts, A, mu, totals):
+    _near_mean(A, mu)
+    failed = share(_deviations_part, team, parts, len(A), (A, mu, totals))
+    _collect(totals)
+    for k in range(A.shape[1]):
+        left = totals[0, 0, k]/len(A)
+        square = totals[0, 1, k]/len(A) - left*left
+        totals[0, 0, k], totals[0, 1, k] = left, 0 if square < 0 else square   # rounding may leave less than nothing of a constant
+    return failed
+
+@takes_over(batchnorm.statistics)
+def statistics(A):
+    mu = np.empty((1, A.shape[1]), A.dtype)
+    return mu, *_two_rows(_statistics, A, mu)
 
 # %% ../../nbs/compiled/01_loops.ipynb #66ff01f9
 @shared
