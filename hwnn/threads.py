@@ -42,7 +42,8 @@ _chosen = None   # what set_threads was told
 def get_threads() -> int:
     "How many threads the library uses: what `set_threads` was told, else as many as BLAS, one for each core."
     if _chosen: return _chosen
-    return max(_blas_threads(), default=os.cpu_count() or 1)
+    counts = _blas_threads()
+    return max(counts) if counts else os.cpu_count() or 1   # which takes longer to ask
 
 # %% ../nbs/02c_threads.ipynb #7ce93031
 def set_threads(
