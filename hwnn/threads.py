@@ -58,12 +58,12 @@ def set_threads(
 # %% ../nbs/02c_threads.ipynb #a9d94c21
 class one_blas_thread:
     "A context in which BLAS uses one thread; when no thread is in such a context any more, it uses as many as before."
-    lock, inside, before = Lock(), 0, []
+    lock, inside, before = Lock(), 0, None
 
     def __enter__(self):
         cls = type(self)
         with cls.lock:
-            if cls.inside == 0:
+            if cls.before is None:   # it is not when an interrupt came before the number was given back
                 cls.before = _blas_threads()
                 _tell_blas([1]*len(cls.before))
             cls.inside += 1
@@ -72,7 +72,9 @@ class one_blas_thread:
         cls = type(self)
         with cls.lock:
             cls.inside -= 1
-            if cls.inside == 0: _tell_blas(cls.before)
+            if cls.inside == 0:
+                _tell_blas(cls.before)
+                cls.before = None
 
 # %% ../nbs/02c_threads.ipynb #8c62549d
 _workers, posted = [], np.zeros(1, np.int64)   # the queues of our threads; how often there was something to do

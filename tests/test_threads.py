@@ -121,3 +121,14 @@ def test_contexts_that_overlap_end_in_any_order(threads):
         inside = blas_threads()
     thread.join(20)
     assert inside <= {1} and blas_threads() <= {2}
+
+
+def test_blas_gets_its_threads_back_after_an_interrupt(threads, monkeypatch):
+    threads(2)
+
+    def interrupted(counts): raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), one_blas_thread(): patch.setattr("hwnn.threads._tell_blas", interrupted)
+    assert blas_threads() <= {1}
+    with one_blas_thread(): pass
+    assert blas_threads() <= {2}
