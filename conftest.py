@@ -1,4 +1,5 @@
 """Collects notebooks for pytest: one item per code cell, one shell per notebook, in the notebook's own folder."""
+import gc
 import os
 import sys
 from importlib.util import find_spec
@@ -71,6 +72,7 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_sessionfinish(session):
+    gc.freeze()   # when Python exits, IPython collects garbage once for each shell there was: 20 s for all notebooks, in vain
     # CI installs everything that a test may ask for, so there a skipped test is one that was forgotten.
     if os.environ.get("HWNN_NO_SKIPS") and skipped:
         print(f"\nHWNN_NO_SKIPS is set and {len(skipped)} tests were skipped, the first: {skipped[0]}")

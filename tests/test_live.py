@@ -2,9 +2,7 @@
 import os
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 root = Path(__file__).resolve().parent.parent
 
@@ -12,6 +10,8 @@ root = Path(__file__).resolve().parent.parent
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     "Execute cells in a new kernel without IN_TEST; returns the outputs of each cell, and all contents of displays."
+    import nbformat   # here, since its import takes three seconds, and each process of pytest collects this file
+    from nbclient import NotebookClient
     monkeypatch.delenv("IN_TEST", raising=False)
     def run(*cells):
         shown = []

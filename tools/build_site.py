@@ -27,8 +27,11 @@ SHOWN = re.compile(r"^(#+) ([\w.]+)$", re.M)  # the heading that nbdev puts abov
 
 def pages(preview=False):
     "The notebooks as nbdev processes them, under the addresses that its links use: address -> (source, notebook)."
-    from nbdev.serve import proc_nbs
-    proc = proc_nbs(n_workers=os.cpu_count(), force=not preview)
+    # One process of its own, for nbdev runs cells of the pages in it. When it ends, IPython collects garbage once for each notebook, which
+    # took as long again; frozen, there is none. nbdev's pool of processes cannot be told, and was no faster on two cores.
+    code = f"import gc; from nbdev.serve import proc_nbs; proc_nbs(n_workers=0, force={not preview}); gc.freeze()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    proc = root/"_proc"
     found = sorted(p.relative_to(nbs) for p in nbs.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
     return {NUMBER.sub("", p.as_posix()).removesuffix(".ipynb"): (p.as_posix(), json.loads((proc/p).read_text(encoding="utf-8"))) for p in found}
 
