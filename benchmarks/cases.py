@@ -197,7 +197,7 @@ def training_step(measure):
         agree(steps(name, np.float64), images, calls=3, tolerance=1e-9)
         fns = steps(name, np.float32)
         agree(fns, images)
-        yield record("training step", NAMES[name], measure(fns), goal=goal)
+        yield record("training step", NAMES[name], measure(fns, budget=15), goal=goal)
 
 
 def scikit_learn(measure):
@@ -240,17 +240,17 @@ def peak_memory(measure):
 
 
 def scaling(measure):
-    "One convolution (3x3, 32 -> 32) on other sizes than 128 images of 32x32; the work grows with the number of pixels. The goal is for sizes past the caches."
+    "One convolution (3x3, 32 -> 32) on other sizes than 256 images of 32x32; the work grows with the number of pixels. The goal is for sizes past the caches, as these are."
     W, b = normal(3, 3, 32, 32), normal(1, 32)
     def one(n, H): return our_pass(conv2d, conv2d_backward, normal(n, H, H, 32), normal(n, H, H, 32), W, b, 1, 1)
-    base, sizes = (128, 32), [(256, 32), (128, 48), (128, 64), (64, 32), (64, 16)]
+    base, sizes = (256, 32), [(512, 32), (256, 48), (128, 64), (64, 32), (64, 16)]
     fns = {size: with_and_without({"hwnn": one(*size)}) for size in (base, *sizes)}
-    samples = {who: measure({size: fns[size][who] for size in fns}) for who in ("hwnn", "hwnn fast")}
+    samples = {who: measure({size: fns[size][who] for size in fns}, budget=30) for who in ("hwnn", "hwnn fast")}
     for n, H in sizes:
-        against = {"batch 128, 32x32": samples["hwnn"][base], "batch 128, 32x32, fast": samples["hwnn fast"][base]}
+        against = {"batch 256, 32x32": samples["hwnn"][base], "batch 256, 32x32, fast": samples["hwnn fast"][base]}
         past = 4*4*32*n*H*H > 2**26   # bytes of input, output and their gradients: twice the last cache of most processors
         yield record("scaling", f"batch {n}, {H}x{H}, by work" + ("" if past else ", in the cache"), {**{who: samples[who][n, H] for who in samples}, **against},
-                     goal=1.1 if past else None, work=n*H*H/(128*32*32))
+                     goal=1.1 if past else None, work=n*H*H/(256*32*32))
 
 
 def threads(measure):
@@ -262,7 +262,7 @@ def threads(measure):
             return step()
         return run
     fns, one = with_and_without({"hwnn": with_threads(2)}), with_and_without({"hwnn": with_threads(1)})
-    try: yield record("threads", f"2 threads, {NAMES['c']}", measure({**fns, "one thread": one["hwnn"], "one thread, fast": one["hwnn fast"]}), goal=1/1.7)
+    try: yield record("threads", f"2 threads, {NAMES['c']}", measure({**fns, "one thread": one["hwnn"], "one thread, fast": one["hwnn fast"]}, budget=20), goal=1/1.7)
     finally: set_threads(before)
 
 
