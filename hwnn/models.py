@@ -9,6 +9,7 @@ __all__ = ['NeuralNetwork', 'initialize_model']
 import os
 import re
 from collections import defaultdict
+from contextlib import suppress
 from copy import deepcopy
 from math import inf, isfinite
 from pathlib import Path
@@ -50,7 +51,7 @@ class NeuralNetwork:
             raise ValueError(f"NeuralNetwork: expected a linear last layer with binary_cross_entropy, which takes logits, got {activation!r}")
         self.rng = np.random.default_rng(0 if seed is None else seed)
         for layer in self.layers: layer.rng = self.rng
-        self.history, self.input_shape, self._out = History(), None, None
+        self.history, self.input_shape, self._fits, self._out = History(), None, set(), None
 
     def __repr__(self):
         rows = "".join(f"  {k}: {layer!r}\n" for k, layer in enumerate(self.layers))
@@ -70,8 +71,10 @@ def forward(
     mode: str = "train", # "train" or "test", handed to every layer
 ) -> np.ndarray:
     "The output of the last layer. Raises TypeError and ValueError unless the input fits."
-    if self.input_shape is None: _run(deepcopy(self.layers), X, mode)   # what fails in a later layer must not leave the earlier ones made
+    kind = getattr(X, "shape", ())[1:], getattr(X, "dtype", None)
+    if kind not in self._fits: _run(deepcopy(self.layers), X, mode)   # what fails in a later layer must not leave traces in the earlier ones
     out = _run(self.layers, X, mode)
+    self._fits.add(kind)
     self.input_shape, self._out = X.shape[1:], out
     return out
 
@@ -137,6 +140,11 @@ def update(
 
 # %% ../nbs/11_models.ipynb #4d1fa91c
 @patch
+def _n_out(self: NeuralNetwork):
+    "How many numbers the network puts out for an example; None where that is not known yet."
+    return self.layers[-1].n_out if hasattr(self.layers[-1], "activation") else None
+
+@patch
 def predict(
     self: NeuralNetwork,
     X: np.ndarray,         # (batch, ...), input
@@ -149,14 +157,17 @@ def predict(
     check_finite("NeuralNetwork", "input", X)
     check_number("NeuralNetwork", "batch_size", batch_size, integer=True, at_least=1)
     if Y is not None:
-        check_array("NeuralNetwork", "targets", Y, len(X), "n_out")
+        check_array("NeuralNetwork", "targets", Y, len(X), self._n_out() or "n_out")
         check_finite("NeuralNetwork", "targets", Y)
+        if isinstance(self.loss, CrossEntropy): check_one_hot("NeuralNetwork", Y)
     outs, loss = [], 0.0
-    for at in range(0, len(X), batch_size):
-        out = self.forward(X[at:at + batch_size], mode="test")
-        if Y is not None: loss += self.loss_of(Y[at:at + batch_size], out)*len(out)
-        outs.append(out)
-    for layer in self.layers: layer.cache.clear()
+    try:
+        for at in range(0, len(X), batch_size):
+            out = self.forward(X[at:at + batch_size], mode="test")
+            if Y is not None: loss += self.loss_of(Y[at:at + batch_size], out)*len(out)
+            outs.append(out)
+    finally:
+        for layer in self.layers: layer.cache.clear()
     outs = np.concatenate(outs)
     return outs if Y is None else (outs, loss/len(X))
 
@@ -183,11 +194,23 @@ def _check_dataset(
 ):
     "Raise TypeError or ValueError unless the network can be trained or tested on this dataset."
     if not isinstance(dataset, Dataset): raise TypeError(f"NeuralNetwork: expected a Dataset, got {type(dataset).__name__}")
-    n_out = self.layers[-1].n_out if hasattr(self.layers[-1], "activation") else None
-    if n_out not in (None, dataset.out_dim):
-        raise ValueError(f"NeuralNetwork: expected labels (examples, {n_out}), like the output of the last layer, got (examples, {dataset.out_dim})")
+    if self._n_out() not in (None, dataset.out_dim):
+        raise ValueError(f"NeuralNetwork: expected labels (examples, {self._n_out()}), like the output of the last layer, got (examples, {dataset.out_dim})")
     for part in (dataset.train, dataset.validate, dataset.test):
         if part is not None and part.Y is not None and isinstance(self.loss, CrossEntropy): check_one_hot("NeuralNetwork", part.Y)
+
+@patch
+def _try_out(
+    self: NeuralNetwork,
+    data,          # the training part of a dataset
+    n_out: int,    # outputs of a last layer that leaves them to the dataset
+):
+    "Raise what batches of the sizes to come would raise. Nothing is changed."
+    layers = deepcopy(self.layers)
+    if layers[-1].n_out is None: layers[-1].n_out = n_out
+    for n in (min(data.batch_size, len(data)), len(data) % data.batch_size):
+        with suppress(FloatingPointError):   # the training itself will meet it, and say at which step
+            if n: _run(layers, data.X[:n], "train")
 
 # %% ../nbs/11_models.ipynb #8d45540f
 @patch
@@ -244,6 +267,7 @@ def train(
     if patience is not None and validate is None: raise ValueError("NeuralNetwork: expected a dataset with a validation part, whose loss patience looks at, got none")
     self._check_columns(validation_loss=validate is not None, best_epoch=patience is not None, gradient_norm=norms)
     best_loss, best_epoch, best = inf, None, None
+    self._try_out(data, dataset.out_dim)
     if self.layers[-1].n_out is None: self.layers[-1].n_out = dataset.out_dim
     if 0 < data.position < len(data): data.shuffle()   # somebody else began this pass
     states, good = [deepcopy(layer.state) for layer in self.layers], self._snapshot() if self.input_shape else None
