@@ -10,8 +10,9 @@ __all__ = ['FLOATS', 'shape_text', 'check_array', 'check_finite', 'check_same_pr
 from collections.abc import Mapping
 from difflib import get_close_matches
 from inspect import signature
-from math import inf, isnan
+from math import inf
 from numbers import Integral, Real
+from sys import float_info
 
 import numpy as np
 
@@ -102,7 +103,7 @@ def check_number(
     "Raise TypeError unless `value` is a number of that kind, ValueError unless it is finite and in that range."
     kind, name = (Integral, "an integer") if integer else (Real, "a number")
     fits = isinstance(value, kind) and not isinstance(value, bool)
-    finite = fits and (isinstance(value, Integral) or not isnan(value) and -inf < value < inf)   # an integer may be larger than any float
+    finite = fits and (integer or (abs(value) <= float_info.max if isinstance(value, Integral) else abs(value) < inf))   # an integer may be larger than any float
     if finite and (above is None or value > above) and (at_least is None or value >= at_least) and (below is None or value < below) and (at_most is None or value <= at_most): return
     limits = [f" {word} {bound}" for word, bound in (("above", above), ("at least", at_least), ("below", below), ("at most", at_most)) if bound is not None]
     raise (ValueError if fits else TypeError)(f"{owner}: expected {what} as {name}{' and'.join(limits)}, got {value!r}")
