@@ -70,13 +70,18 @@ def output_shape(
     return tuple((n - k)//s + 1 for n, k, s in zip(padded, kernel_shape, stride))
 
 # %% ../../nbs/layers/03_windows.ipynb #c1229361
+def _sides(owner, X, pad):
+    "The padding as ((top, bottom), (left, right)). Raises ValueError unless `X` has four axes and the padding is such pairs of integers at least 0."
+    if getattr(X, "ndim", 0) != 4: raise ValueError(f"{owner}: expected images (batch, rows, cols, channels), got {np.shape(X)}")
+    return pad_pairs(owner, pad, (1, 1))
+
 def pad_images(
     X: np.ndarray,  # (batch, rows, cols, channels)
     pad: tuple,     # ((top, bottom), (left, right))
     value=0,        # what the new positions hold
 ) -> np.ndarray:
-    "The images with `value` around them, in an array of their dtype; `X` itself where nothing is to be added."
-    (top, bottom), (left, right) = pad
+    "The images with `value` around them, in an array of their dtype; `X` itself where nothing is to be added. Raises TypeError or ValueError unless they fit."
+    (top, bottom), (left, right) = _sides("pad_images", X, pad)
     if not (top or bottom or left or right): return X
     batch, rows, cols, channels = X.shape
     shape = batch, top + rows + bottom, left + cols + right, channels
@@ -89,8 +94,10 @@ def crop(
     X_padded: np.ndarray,  # (batch, top + rows + bottom, left + cols + right, channels)
     pad: tuple,            # ((top, bottom), (left, right))
 ) -> np.ndarray:
-    "What `pad_images` had put zeros around: a view of shape (batch, rows, cols, channels)."
-    (top, bottom), (left, right) = pad
+    "What `pad_images` had put zeros around: a view of shape (batch, rows, cols, channels). Raises TypeError or ValueError unless something is left."
+    (top, bottom), (left, right) = _sides("crop", X_padded, pad)
+    if top + bottom >= X_padded.shape[1] or left + right >= X_padded.shape[2]:
+        raise ValueError(f"crop: expected images larger than their padding {pad}, got {X_padded.shape}")
     return X_padded[:, top:X_padded.shape[1] - bottom, left:X_padded.shape[2] - right]
 
 # %% ../../nbs/layers/03_windows.ipynb #ea8c40d9
@@ -99,8 +106,9 @@ def windows(
     kernel_shape: tuple,   # (k_h, k_w)
     stride: tuple,         # (s_h, s_w)
 ) -> np.ndarray:
-    "All windows as a read-only view (batch, out_rows, out_cols, k_h, k_w, channels). Raises ValueError unless there are four axes and the kernel fits."
-    if X_padded.ndim != 4: raise ValueError(f"windows: expected images (batch, rows, cols, channels), got {X_padded.shape}")
+    "All windows as a read-only view (batch, out_rows, out_cols, k_h, k_w, channels). Raises TypeError or ValueError unless there are four axes and the kernel fits."
+    if getattr(X_padded, "ndim", 0) != 4: raise ValueError(f"windows: expected images (batch, rows, cols, channels), got {np.shape(X_padded)}")
+    kernel_shape, stride = kernel_pair("windows", kernel_shape), stride_pair("windows", stride)
     batch, rows, cols, channels = X_padded.shape
     (s_h, s_w), (b_n, b_r, b_q, b_c) = stride, X_padded.strides
     out = output_shape("windows", (rows, cols), kernel_shape, stride, ((0, 0), (0, 0)))   # the last window ends inside
