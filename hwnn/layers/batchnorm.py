@@ -11,7 +11,7 @@ __all__ = ['BLOCK', 'RUN', 'blocks', 'column_sums', 'walk', 'near_mean', 'statis
 import numpy as np
 from fastcore.basics import AttrDict
 
-from ..checks import check_array, check_number
+from ..checks import check_array, check_number, check_same_precision
 from .base import Layer, check_gradient, check_input
 from ..fast import taken_over
 from ..threads import empty, parallel, scratch
@@ -106,6 +106,7 @@ def check_statistics(
     shape = np.shape(X)
     check_array(owner, "X", X, "batch", *shape[1:-1], "features")
     for what, row in rows: check_array(owner, what, row, 1, shape[-1])
+    check_same_precision(owner, X=X, **dict(rows))
 
 def check_batch(
     owner: str,     # the layer or function that asks
@@ -176,6 +177,7 @@ def batchnorm_train_backward(
 ):
     "The gradients dX, shaped like X, dgamma and dbeta, (1, features) each. Raises TypeError and ValueError unless dY fits."
     check_array("batchnorm_train_backward", "dY", dY, *ctx.X_hat.shape)
+    check_same_precision("batchnorm_train_backward", X_hat=ctx.X_hat, dY=dY)
     G, X_hat = (np.ascontiguousarray(A).reshape(-1, A.shape[-1]) for A in (dY, ctx.X_hat))
     dgamma, dbeta = parameter_gradients(G, X_hat)
     if skip_dX: return None, dgamma, dbeta
@@ -194,6 +196,7 @@ def batchnorm_test(
 ):
     "X normalised by given statistics, scaled and shifted, and the context: X_hat, s, gamma. Raises TypeError and ValueError unless all fit."
     check_statistics("batchnorm_test", X, ("gamma", gamma), ("beta", beta), ("mu", mu), ("var", var))
+    if (var.real < 0).any(): raise ValueError(f"batchnorm_test: expected var at least 0, got {var.real.min():.6g} in feature {int(var.real.argmin())}")
     check_number("batchnorm_test", "eps", eps, at_least=1e-30)
     A = np.ascontiguousarray(X).reshape(-1, X.shape[-1])
     s = np.sqrt(var.astype(np.result_type(var, np.float64)) + eps).astype(var.dtype)
@@ -209,6 +212,7 @@ def batchnorm_test_backward(
 ):
     "The gradients dX, shaped like X, dgamma and dbeta, (1, features) each, with the statistics as constants. Raises TypeError and ValueError unless dY fits."
     check_array("batchnorm_test_backward", "dY", dY, *ctx.X_hat.shape)
+    check_same_precision("batchnorm_test_backward", X_hat=ctx.X_hat, dY=dY)
     G, X_hat = (np.ascontiguousarray(A).reshape(-1, A.shape[-1]) for A in (dY, ctx.X_hat))
     return None if skip_dX else dY*(ctx.gamma/ctx.s), *parameter_gradients(G, X_hat)
 
