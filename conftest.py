@@ -71,6 +71,13 @@ def pytest_runtest_logreport(report):
     if report.skipped: skipped.append(report.nodeid)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    if report.skipped and os.environ.get("HWNN_NO_SKIPS"): report.outcome = "failed"   # a whole file: processes of `pytest -n` tell of failures alone
+    return report
+
+
 def pytest_sessionfinish(session):
     gc.freeze()   # when Python exits, IPython collects garbage once for each shell there was: 20 s for all notebooks, in vain
     # CI installs everything that a test may ask for, so there a skipped test is one that was forgotten.

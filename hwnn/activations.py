@@ -93,7 +93,7 @@ class ArcTan(Activation):
 def rectify(
     Z: np.ndarray,  # (batch, ..., units)
 ) -> np.ndarray:
-    "max(0, z) for each number of `Z`."
+    "max(0, z) for each number of `Z`; neither its shape nor its dtype is checked."
     return map_blocks(lambda Z: np.maximum(Z, 0), Z)
 
 @taken_over
@@ -101,7 +101,7 @@ def rectify_backward(
     Z: np.ndarray,   # what the rectifier was given
     dY: np.ndarray,  # shaped like Z, gradient of the loss at its output
 ) -> np.ndarray:
-    "The gradient at `Z`."
+    "The gradient at `Z`; neither shapes nor dtypes are checked."
     return map_blocks(lambda Z, dY: dY*~(Z <= 0), Z, dY)  # unlike Z > 0, true for NaN
 
 class ReLU(Activation):
@@ -136,9 +136,10 @@ ACTIVATIONS = dict(linear=Linear, sigmoid=Sigmoid, tanh=TanH, arctan=ArcTan, rel
 # %% ../nbs/04_activations.ipynb #41a79463
 def initialize_activation(
     name=None,  # a name, a dict with the key "name", an Activation, or None for Linear
+    **kwargs,   # arguments of the class
 ) -> Activation:
-    "The activation that `name` stands for. Raises TypeError for another kind of thing, ValueError for an unknown name."
-    return create("activation", Activation, ACTIVATIONS, "linear" if name is None else name)
+    "The activation that `name` stands for. Raises TypeError for another kind of thing and for unknown arguments, ValueError for an unknown name."
+    return create("activation", Activation, ACTIVATIONS, "linear" if name is None else name, **kwargs)
 
 # %% ../nbs/04b_rectifiers.ipynb #5b6d690e
 import math

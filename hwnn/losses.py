@@ -184,10 +184,11 @@ LOSSES = dict(cross_entropy=CrossEntropy, l2=L2)
 
 # %% ../nbs/06_losses.ipynb #331dd57b
 def initialize_loss(
-    name,  # a key of LOSSES, such as "cross_entropy", a dict with that "name", or a Loss object, which passes through
+    name,      # a key of LOSSES, such as "cross_entropy", a dict with that "name", or a Loss object, which passes through
+    **kwargs,  # arguments of the class
 ) -> Loss:
-    "The loss of that name. Raises ValueError for unknown names, TypeError for another kind of thing."
-    return create("loss", Loss, LOSSES, name)
+    "The loss of that name. Raises ValueError for unknown names, TypeError for another kind of thing and for unknown arguments."
+    return create("loss", Loss, LOSSES, name, **kwargs)
 
 # %% ../nbs/06b_more_losses.ipynb #ea5832a8
 class BinaryCrossEntropy(Loss):

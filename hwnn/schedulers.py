@@ -73,15 +73,16 @@ def initialize_scheduler(
     decay: float = 0.9,          # share of the rate that is left after a stage, above 0 and at most 1
     stage_length: float = 1000,  # epochs in a stage, above 0
     staircase: bool = False,     # whether the rate drops at the end of a stage only
+    **kwargs,                    # other arguments of the class
 ) -> Scheduler:
-    "The scheduler of that name. Raises ValueError for unknown names and numbers out of range, TypeError for another kind of thing."
+    "The scheduler of that name. Raises ValueError for unknown names and numbers out of range, TypeError for another kind of thing and for unknown arguments."
     spec = name if isinstance(name, (Scheduler, Mapping)) else dict(name=name)
     decays = dict(decay=decay, stage_length=stage_length, staircase=staircase)
     if isinstance(spec, Mapping) and "name" in spec:
         used = decays if check_choice("scheduler", "name", spec["name"], list(SCHEDULERS)) == "exponential" else {}
         spec = {"lr": lr, **used, **spec}
     Exponential(**{k: v for k, v in decays.items() if v is not None})  # for its checks, also where no decay is used
-    return create("scheduler", Scheduler, SCHEDULERS, spec)
+    return create("scheduler", Scheduler, SCHEDULERS, spec, **kwargs)
 
 # %% ../nbs/07b_more_schedulers.ipynb #d6614368
 import math
