@@ -97,8 +97,10 @@ def relative_error(
     b,  # array of the same shape
 ) -> float:
     """Norm of the difference over the larger norm: 0 for two zeros, 1 if only one is zero, NaN if either holds NaN or infinity.
-    Raises ValueError when the shapes differ."""
+    Raises TypeError unless both hold numbers, ValueError when the shapes differ."""
     a, b = np.asarray(a), np.asarray(b)
+    for A in (a, b):
+        if A.dtype.kind not in "biufc": raise TypeError(f"relative_error: expected two arrays of numbers, got one of dtype {A.dtype}")
     if a.shape != b.shape: raise ValueError(f"relative_error: expected two arrays of one shape, got {a.shape} and {b.shape}")
     unit = largest(a, b)
     if unit == 0: return 0.0

@@ -115,6 +115,7 @@ def clip_by_global_norm(
     """Scale all gradients by one factor, so that their joint norm is at most `clip_norm`.
     With a NaN or an infinity among them they are returned as they are. Pascanu et al. 2013."""
     check_number("clip_by_global_norm", "clip_norm", clip_norm, above=0)
+    if not np.iterable(gradients): raise TypeError(f"clip_by_global_norm: expected a list of gradient arrays, got {type(gradients).__name__}")
     clip_norm, gradients, unit = float(clip_norm), list(gradients), 1.0
     for i, g in enumerate(gradients): check_array("clip_by_global_norm", f"gradient {i}", g, *getattr(g, "shape", ()))
     with np.errstate(over="ignore", under="ignore"):

@@ -5,11 +5,15 @@ import numpy as np
 import pytest
 
 from hwnn.all import *
-from hwnn.activations import ACTIVATIONS
-from hwnn.datasets import Scaling
+from hwnn.activations import ACTIVATIONS, normal_cdf
+from hwnn.datasets import Scaling, write_predictions
 from hwnn.layers import known as LAYERS
+from hwnn.layers.batchnorm import batchnorm_test, batchnorm_train
 from hwnn.layers.convolution import conv2d, conv2d_backward
 from hwnn.layers.fully_connected import affine, affine_backward
+from hwnn.layers.layernorm import layernorm
+from hwnn.layers.pooling import average_pool2d, max_pool2d
+from hwnn.layers.windows import crop, pad_images, windows
 from hwnn.optimizers import clip_by_global_norm
 from hwnn.schedulers import Constant, Exponential
 from hwnn.weights import Normal, Sparse, Uniform, XavierUniform
@@ -83,6 +87,21 @@ CASES = {
     "conv2d kernel": (lambda: Conv2D(2, 2.5, "relu"), TypeError),
     "conv2d pad": (lambda: Conv2D(2, 2, "relu", pad="full"), ValueError),
     "batchnorm momentum": (lambda: BatchNorm1D(momentum=1.0), ValueError),
+    "batchnorm eps": (lambda: BatchNorm1D(eps=10**400), ValueError),
+    "batchnorm precision": (lambda: batchnorm_train(X.astype(f32), X[:1], X[:1], 1e-8), TypeError),
+    "batchnorm_test variance": (lambda: batchnorm_test(X, X[:1], X[:1], X[:1], -X[:1], 1e-8), ValueError),
+    "batchnorm_train rank": (lambda: batchnorm_train(X[0], X[:1], X[:1], 1e-8), ValueError),
+    "layernorm rank": (lambda: layernorm(X[0], X[:1], X[:1], 1e-8), ValueError),
+    "windows stride": (lambda: windows(images, (2, 2), (0, 1)), ValueError),
+    "windows negative stride": (lambda: windows(images, (2, 2), (-1, 1)), ValueError),
+    "windows kernel": (lambda: windows(images, (0, 2), (1, 1)), ValueError),
+    "windows list": (lambda: windows(images.tolist(), (2, 2), (1, 1)), ValueError),
+    "pad_images": (lambda: pad_images(images, ((-1, 0), (0, 0))), ValueError),
+    "pad_images rank": (lambda: pad_images(images[0], ((1, 0), (0, 0))), ValueError),
+    "crop": (lambda: crop(images, ((3, 2), (0, 0))), ValueError),
+    "max_pool2d rank": (lambda: max_pool2d(X, 2), ValueError),
+    "max_pool2d kernel": (lambda: max_pool2d(images, 0), ValueError),
+    "average_pool2d stride": (lambda: average_pool2d(images, 2, 0), ValueError),
     "layernorm eps": (lambda: LayerNorm(eps=0), ValueError),
     "parameter name": (lambda: with_param("V"), ValueError),
     "parameter name type": (lambda: with_param(["W"]), TypeError),
@@ -96,6 +115,9 @@ CASES = {
     **{f"{name} gradient": (lambda name=name: initialize_activation(name).backward(X, Z), ValueError) for name in ACTIVATIONS},
     "softmax rank": (lambda: initialize_activation("softmax")(X[0]), ValueError),
     "activation name": (lambda: initialize_activation("gelo"), ValueError),
+    "activation argument": (lambda: initialize_activation("leaky_relu", slop=0.1), TypeError),
+    "normal_cdf integers": (lambda: normal_cdf(X.astype(int)), TypeError),
+    "normal_cdf number": (lambda: normal_cdf(0.5), TypeError),
     "elu beyond float32": (lambda: ELU(1e300), ValueError),
     "elu integer too large": (lambda: ELU(10**400), ValueError),
     "weights size": (lambda: initialize_weights("normal")((0, 3)), ValueError),
@@ -125,6 +147,15 @@ CASES = {
     "l2 shape": (lambda: L2().forward(Z, X), ValueError),
     "l2 empty": (lambda: L2().backward(X[:0], X[:0]), ValueError),
     "loss name": (lambda: initialize_loss("hinge"), ValueError),
+    "loss argument": (lambda: initialize_loss("huber", detla=2.0), TypeError),
+    "binary cross entropy targets": (lambda: BinaryCrossEntropy().forward(2*Y, X), ValueError),
+    "binary cross entropy shape": (lambda: BinaryCrossEntropy().backward(Y, Z), ValueError),
+    "loss and gradient labels": (lambda: cross_entropy_and_gradient(2*Y, X), ValueError),
+    "loss and gradient smoothing": (lambda: cross_entropy_and_gradient(Y, X, 1.0), ValueError),
+    **{f"{metric.__name__} labels": (lambda metric=metric: metric(2*Y, X), ValueError) for metric in (accuracy, confusion_matrix)},
+    **{f"{metric.__name__} nan": (lambda metric=metric: metric(Y, nan), ValueError) for metric in (accuracy, confusion_matrix)},
+    **{f"{metric.__name__} shape": (lambda metric=metric: metric(Y, Z), ValueError) for metric in (accuracy, confusion_matrix)},
+    "top k": (lambda: top_k_accuracy(Y, X, 4), ValueError),
     "huber delta too large": (lambda: Huber(delta=10**400), ValueError),
     # schedulers and optimizers
     "constant lr": (lambda: Constant(0), ValueError),
@@ -140,6 +171,18 @@ CASES = {
     "optimizer name": (lambda: initialize_optimizer("adma"), ValueError),
     "optimizer argument": (lambda: initialize_optimizer("SGD", momentun=0.9), TypeError),
     "clip": (lambda: clip_by_global_norm([X], -1.0), ValueError),
+    "clip no list": (lambda: clip_by_global_norm(3, 1.0), TypeError),
+    "clip integers": (lambda: clip_by_global_norm([X.astype(int)], 1.0), TypeError),
+    **{f"{cls.__name__} lr": (lambda cls=cls: cls(lr=0), ValueError) for cls in (SGD, Nesterov, RMSProp, Adam, AdamW)},
+    **{f"{cls.__name__} lr too large": (lambda cls=cls: cls(lr=10**400), ValueError) for cls in (SGD, Nesterov, RMSProp, Adam, AdamW)},
+    **{f"{cls.__name__} weight_decay": (lambda cls=cls: cls(weight_decay=-1), ValueError) for cls in (SGD, Nesterov, RMSProp, Adam, AdamW)},
+    **{f"{cls.__name__} clip_norm type": (lambda cls=cls: cls(clip_norm="1"), TypeError) for cls in (SGD, Nesterov, RMSProp, Adam, AdamW)},
+    **{f"{cls.__name__} gradient": (lambda cls=cls: cls().update("W", X, Z, 0), ValueError) for cls in (SGD, Nesterov, RMSProp, Adam, AdamW)},
+    "nesterov momentum": (lambda: Nesterov(momentum=0), ValueError),
+    "rmsprop rho": (lambda: RMSProp(rho=1.0), ValueError),
+    "adam beta1": (lambda: Adam(beta1=1.0), ValueError),
+    "adamw eps": (lambda: AdamW(eps=0), ValueError),
+    "scheduler argument": (lambda: initialize_scheduler("cosine", epoch=5), TypeError),
     # data
     "data lengths": (lambda: Data(X, Y[:2]), ValueError),
     "data empty": (lambda: Data(X[:0], Y[:0]), ValueError),
@@ -221,6 +264,16 @@ CASES = {
     "history plot": (lambda: History().plot(), ValueError),
     "history file": (lambda: History.load(__file__), ValueError),
     # gradient checks
+    "relative error shape": (lambda: relative_error(X, Z), ValueError),
+    "relative error words": (lambda: relative_error("a", "b"), TypeError),
+    "set_threads": (lambda: set_threads(0), ValueError),
+    "set_threads too many": (lambda: set_threads(10**400), ValueError),
+    "use_fast": (lambda: use_fast("yes"), TypeError),
+    "shift pixels": (lambda: shift(images, np.random.default_rng(), 5), ValueError),
+    "shift rng": (lambda: shift(images, 3, 1), TypeError),
+    "flip rank": (lambda: flip(X, np.random.default_rng()), ValueError),
+    "write_predictions": (lambda: write_predictions("outputs.csv", X[0]), ValueError),
+    "write_predictions classes": (lambda: write_predictions("outputs.csv", X, classes=["one"]), ValueError),
     "gradient float32": (lambda: check_gradients(np.tanh, X.astype(f32), X.astype(f32), X), TypeError),
     "gradient shape": (lambda: check_gradients(np.tanh, X, X, Z), ValueError),
     "numerical gradient list": (lambda: numerical_gradient(np.tanh, [1.0], 1.0), TypeError),
