@@ -21,8 +21,8 @@ def _compiled():
     "The package of compiled functions, or None where Numba is not installed or does not work."
     if not find_spec("numba"): return None
     try: return import_module("hwnn.compiled")
-    except ImportError as error:   # as when NumPy is newer than this Numba knows
-        warnings.warn(f"hwnn goes on without Numba, which is installed but cannot be imported: {error}")
+    except (ImportError, RuntimeError) as error:   # NumPy is newer than this Numba knows; there is no folder where it may keep what it compiles
+        warnings.warn(f"hwnn goes on without Numba, which is installed but cannot be used: {error}")
 
 # %% ../nbs/02d_fast.ipynb #3c82b914
 _on = True
@@ -42,6 +42,8 @@ def is_fast() -> bool:
     return _on and _compiled() is not None
 
 # %% ../nbs/02d_fast.ipynb #4c9e60e4
+_plain = np.ndarray, np.memmap   # not masked arrays and matrices, for which operators mean something else
+
 def taken_over(
     fn,  # function of the library; called with names it is NumPy's
 ):
@@ -60,5 +62,5 @@ def _suit(args):
     for a in args:
         if isinstance(a, np.ndarray):
             if dtype is None: dtype = a.dtype
-            if a.dtype != dtype or not a.flags.c_contiguous: return False
+            if a.dtype != dtype or not a.flags.c_contiguous or type(a) not in _plain: return False
     return dtype in FLOATS[:2]

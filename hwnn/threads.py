@@ -12,9 +12,10 @@ import os
 from collections import deque
 from contextvars import copy_context
 from functools import cache, partial
+from itertools import count
 from queue import SimpleQueue
 from threading import Lock, Thread, local
-from weakref import ref
+from weakref import WeakSet, ref
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def _blas_threads(): return [library.get_num_threads() for library in _blas().li
 # %% ../nbs/02c_threads.ipynb #a9d94c21
 class one_blas_thread:
     "A context in which BLAS uses one thread; when no thread is in such a context any more, it uses as many as before."
-    lock, inside, before = Lock(), 0, None
+    lock, inside, before = Lock(), WeakSet(), None   # a context that an interrupt ends while it is entered is forgotten
 
     def __enter__(self):
         cls = type(self)
@@ -47,13 +48,13 @@ class one_blas_thread:
             if cls.before is None:   # it is not when an interrupt came before the number was given back
                 cls.before = _blas_threads()
                 _tell_blas([1]*len(cls.before))
-            cls.inside += 1
+            cls.inside.add(self)
 
     def __exit__(self, *exception):
         cls = type(self)
         with cls.lock:
-            cls.inside -= 1
-            if cls.inside == 0:
+            cls.inside.discard(self)
+            if not cls.inside:
                 _tell_blas(cls.before)
                 cls.before = None
 
@@ -85,7 +86,7 @@ def set_threads(
 _workers, posted = [], np.zeros(1, np.int64)   # the queues of our threads; how often there was something to do
 
 def post(
-    tasks: list,  # one for each thread: a function without arguments, and the queue for its result and the error
+    tasks: list,  # one for each thread: functions without arguments, which raise nothing
 ):
     "Give each task to a thread of ours; these are started when they are first needed."
     while len(_workers) < len(tasks): _workers.append(_start())
@@ -97,10 +98,9 @@ def _start() -> SimpleQueue:
     tasks = SimpleQueue()
     def serve():
         while True:
-            task, out = tasks.get()
-            try: out.put((task(), None))
-            except BaseException as error: out.put((None, error))
-            task = out = None   # hold on to nothing while waiting
+            task = tasks.get()
+            task()
+            task = None   # hold on to nothing while waiting
     Thread(target=serve, name="hwnn", daemon=True).start()
     return tasks
 
@@ -116,24 +116,41 @@ def parallel(
     "What `fn` returns for each part of `range(n)`: one part for each thread, or a single one where threads do not pay. An exception in a part is raised here, after the others have ended."
     threads = min(get_threads(), n) if size >= WORTH else 1
     parts = [(n*k//threads, n*(k + 1)//threads) for k in range(threads)]
-    if threads == 1 or not busy.acquire(blocking=False):
+    if threads == 1 or busy.locked():
         with one_blas_thread(): return [fn(*part) for part in parts]
+    turn, outs, inside, ended = count(), [None]*threads, [], SimpleQueue()
+    def work():
+        while (k := next(turn)) < threads:
+            try: outs[k] = fn(*parts[k]), None
+            except BaseException as error: outs[k] = None, error
+    def help_out():
+        inside.append(True)
+        work()
+        inside.pop()
+        ended.put(True)
+    with busy, one_blas_thread():
+        try:
+            post([partial(copy_context().run, help_out) for _ in parts[1:]])
+            work()
+        finally:
+            for _ in parts: next(turn)   # after an interrupt nobody begins another part
+            _wait(inside, ended)
+    for _, error in outs:
+        if error: raise error
+    return [result for result, _ in outs]
+
+def _wait(inside, ended):
+    "Wait until nobody is inside: the parts write into arrays of the caller, and an interrupt has to wait for them too."
     try:
-        outs = [SimpleQueue() for _ in parts[1:]]
-        with one_blas_thread():
-            post([(partial(copy_context().run, fn, *part), out) for part, out in zip(parts[1:], outs)])
-            try: first = fn(*parts[0])
-            finally: others = [out.get() for out in outs]   # whatever happens: they write into arrays of the caller
-        for _, error in others:
-            if error: raise error
-        return [first, *(result for result, _ in others)]
-    finally: busy.release()
+        while inside: ended.get()
+    finally:
+        if inside: _wait(inside, ended)
 
 # %% ../nbs/02c_threads.ipynb #160fd601
 def _after_fork():
     global busy
     _workers.clear()
-    busy, one_blas_thread.lock, one_blas_thread.inside, _memories.lock = Lock(), Lock(), 0, Lock()
+    busy, one_blas_thread.lock, one_blas_thread.inside, _memories.lock = Lock(), Lock(), WeakSet(), Lock()
 
 if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_after_fork)
 
@@ -159,9 +176,8 @@ class Memories:
     def _leave(self, leaving):
         "May be called while this very thread holds the lock, wherever Python collects garbage: then whoever comes next sorts in what came."
         self.left.append(self.lent.pop(id(leaving))[1])
-        if self.lock.acquire(blocking=False):
-            try: self._sort_in()
-            finally: self.lock.release()
+        if not self.lock.locked():
+            with self.lock: self._sort_in()
 
     def take(
         self,

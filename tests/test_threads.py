@@ -1,6 +1,8 @@
 """Large arrays, which go through threads and blocks: the same as in one thread, and the same as PyTorch."""
 import multiprocessing
 import os
+import signal
+import time
 from threading import Event, Thread
 
 import numpy as np
@@ -9,7 +11,7 @@ from threadpoolctl import threadpool_info
 
 from hwnn.all import *
 from hwnn.layers.convolution import conv2d, conv2d_backward
-from hwnn.threads import one_blas_thread, parallel
+from hwnn.threads import busy, one_blas_thread, parallel
 
 NINE = [(28, 1, 32, 3, 1, 1), (28, 1, 6, 5, 2, 1), (14, 32, 64, 3, 1, 1), (32, 3, 32, 3, 1, 1), (16, 64, 128, 3, 1, 1), (32, 16, 16, 3, 1, 1), (8, 128, 128, 3, 1, 1),
         (32, 64, 64, 3, 1, 2), (28, 64, 64, 1, 0, 1)]   # image side, channels in and out, kernel, padding, stride: those of the benchmark
@@ -130,5 +132,52 @@ def test_blas_gets_its_threads_back_after_an_interrupt(threads, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), one_blas_thread(): patch.setattr("hwnn.threads._tell_blas", interrupted)
     assert blas_threads() <= {1}
+    with one_blas_thread(): pass
+    assert blas_threads() <= {2}
+
+
+def test_sums_do_not_depend_on_who_else_trains(threads):
+    threads(2)
+    rng = np.random.default_rng(0)
+    X, W, b = (rng.standard_normal(shape, dtype=np.float32) for shape in ((16, 28, 28, 16), (3, 3, 16, 16), (1, 16)))
+    def gradients():
+        Z, ctx = conv2d(X, W, b, 1, 1)
+        return Z, *conv2d_backward(Z, ctx)
+    alone, beside = gradients(), []
+    with busy: in_thread(lambda: beside.extend(gradients()))
+    for a, b in zip(alone, beside): np.testing.assert_array_equal(a, b)
+
+
+def test_the_number_of_threads_is_known_inside_a_part(monkeypatch, threads):
+    threads(2)
+    monkeypatch.setattr("hwnn.threads._chosen", None)   # as before set_threads: what BLAS uses, which is 1 inside
+    assert parallel(lambda i, j: get_threads(), 4, 2**20) == [2, 2]
+    with one_blas_thread(): set_threads(3)
+    assert get_threads() == 3 and blas_threads() <= {3}
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer that interrupts")
+def test_an_interrupt_waits_for_parts_that_have_begun(threads):
+    threads(2)
+    begun, done = Event(), []
+    def part(i, j):
+        if i == 0: return begun.wait(20)
+        begun.set()
+        time.sleep(0.4)
+        done.append(i)
+    def interrupt(*_): raise KeyboardInterrupt
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt): parallel(part, 4, 2**20)
+    finally: signal.signal(signal.SIGALRM, before)
+    assert done == [2] and not busy.locked() and blas_threads() <= {2}
+
+
+def test_a_context_that_is_never_left_counts_for_nothing(threads):
+    threads(2)
+    context = one_blas_thread()
+    context.__enter__()   # an interrupt before the body begins: nobody calls __exit__
+    del context
     with one_blas_thread(): pass
     assert blas_threads() <= {2}

@@ -170,7 +170,7 @@ def _packed(A, lanes):
 def _into(X, W, b, stride, pad, Z, first, out_size, out_step):
     "Correlate, and write the output pixels into `Z`, from (row, col) `first` on and `out_step` apart."
     (k_h, k_w, channels, n_out), lanes = W.shape, _lanes(X.dtype)
-    few = k_h*n_out*(-(-k_w*channels//lanes) + 3) < k_h*k_w*channels*-(-n_out//lanes)   # the three: to add up lanes
+    few = 2*n_out*(k_h*-(-k_w*channels//lanes) + 3) < k_h*k_w*channels*-(-n_out//lanes)   # the three: to add up lanes
     kernels = _filled(W.transpose(3, 0, 1, 2).reshape(n_out, k_h, -1), lanes) if few else _packed(W.reshape(-1, n_out), lanes)
     bias = _filled(np.zeros(n_out, X.dtype) if b is None else b[0], lanes)
     together(_correlate_shared, len(X)*out_size[0]*out_size[1]*W.size//16, few, X, kernels, bias, Z, first, out_size, out_step, k_h, k_w, stride, pad)

@@ -9,7 +9,6 @@ __all__ = ['TASK', 'ARGUMENTS', 'ITEMS', 'PARTS', 'FAILED', 'NEXT', 'OPEN', 'INS
 # %% ../../nbs/compiled/00b_sharing.ipynb #d02a9731
 import os
 from functools import partial
-from queue import SimpleQueue
 
 import numpy as np
 from llvmlite import ir
@@ -138,8 +137,9 @@ WORTH, PATIENCE = 2**13, 20_000   # numbers from which it pays to share with a t
 _team, _awake = np.zeros(64, np.int64), set()
 
 def _attend(k, seen):
-    try: help_out(_team, posted, seen, PATIENCE)
-    finally: _awake.discard(k)
+    _awake.add(k)   # again, for it may have left an earlier call just now
+    help_out(_team, posted, seen, PATIENCE)
+    _awake.discard(k)
 
 def count_parts(
     size: int,  # how many numbers there are to work on, by which the worth of threads is judged
@@ -154,16 +154,22 @@ def together(
     parts=None, # for how many parts there are arrays among `args`; `count_parts(size)` unless given
 ):
     "Call `run` with so many parts, and let our threads help. Raises MemoryError when a part found no room for its buffers."
-    parts, team = parts or count_parts(size), _team
-    mine = parts > 1 and threads.busy.acquire(blocking=False)
-    if not mine: team = np.zeros(64, np.int64)   # alone, in the same parts
+    parts = parts or count_parts(size)
+    if parts > 1 and not threads.busy.locked():
+        with threads.busy:
+            if size >= threads.WORTH and len(_awake) < parts - 1: _wake(parts - 1)
+            failed = run(_team, parts, *args)
+    else: failed = run(np.zeros(64, np.int64), parts, *args)   # alone, in the same parts
+    if failed: raise MemoryError(f"{run.__name__.strip('_')}: expected memory for the buffers of {parts} parts, found none")
+
+def _wake(helpers):
+    "Call so many threads to help, from now until nothing comes for a while."
     try:
-        if mine and size >= threads.WORTH and len(_awake) < parts - 1:
-            _awake.update(range(parts - 1))
-            post([(partial(_attend, k, posted[0] + 1), SimpleQueue()) for k in range(parts - 1)])
-        if run(team, parts, *args): raise MemoryError(f"{run.__name__.strip('_')}: expected memory for the buffers of {parts} parts, found none")
-    finally:
-        if mine: threads.busy.release()
+        _awake.update(range(helpers))
+        post([partial(_attend, k, posted[0] + 1) for k in range(helpers)])
+    except BaseException:
+        _awake.clear()   # who has been called all the same adds itself
+        raise
 
 def _forget():
     "A forked process has none of our threads."

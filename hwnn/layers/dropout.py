@@ -8,7 +8,7 @@ __all__ = ['dropout', 'dropout_backward', 'Dropout']
 # %% ../../nbs/layers/07_dropout.ipynb #5812ca77
 import numpy as np
 
-from ..checks import check_array, check_number
+from ..checks import check_array, check_number, check_same_precision
 from .base import Layer, check_gradient, check_input
 
 # %% ../../nbs/layers/07_dropout.ipynb #2952fd86
@@ -31,6 +31,7 @@ def dropout_backward(
 ) -> np.ndarray:
     "The gradient at X. Raises TypeError and ValueError unless dY fits."
     check_array("dropout_backward", "dY", dY, *mask.shape)
+    check_same_precision("dropout_backward", mask=mask, dY=dY)
     return dY*mask
 
 # %% ../../nbs/layers/07_dropout.ipynb #4fbc45b1

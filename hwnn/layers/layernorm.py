@@ -9,7 +9,7 @@ __all__ = ['check_features', 'layernorm', 'layernorm_backward', 'LayerNorm']
 import numpy as np
 from fastcore.basics import AttrDict
 
-from ..checks import check_array, check_number
+from ..checks import check_array, check_number, check_same_precision
 from .base import Layer, check_gradient, check_input
 from .batchnorm import check_statistics, parameter_gradients
 
@@ -27,11 +27,11 @@ def layernorm(
     X: np.ndarray,     # (batch, ..., features), at least two features
     gamma: np.ndarray, # (1, features), scale
     beta: np.ndarray,  # (1, features), shift
-    eps: float,        # added to the variance, at least 1e-30
+    eps: float,        # added to the variance, at least 1e-30 and below 1e38
 ):
     "X normalised over its last axis, scaled and shifted, and the context: X_hat, s, gamma. Raises TypeError and ValueError unless all fit, FloatingPointError when a variance overflows. Ba, Kiros and Hinton 2016."
     check_statistics("layernorm", X, ("gamma", gamma), ("beta", beta))
-    check_number("layernorm", "eps", eps, at_least=1e-30)
+    check_number("layernorm", "eps", eps, at_least=1e-30, below=1e38)
     check_features("layernorm", X)
     X_hat = X - X.mean(axis=-1, keepdims=True)
     X_hat -= X_hat.mean(axis=-1, keepdims=True)
@@ -52,6 +52,7 @@ def layernorm_backward(
 ):
     "The gradients dX, shaped like X, dgamma and dbeta, (1, features) each. Raises TypeError and ValueError unless dY fits."
     check_array("layernorm_backward", "dY", dY, *ctx.X_hat.shape)
+    check_same_precision("layernorm_backward", X_hat=ctx.X_hat, dY=dY)
     rows = [np.ascontiguousarray(A).reshape(-1, A.shape[-1]) for A in (dY, ctx.X_hat)]
     if skip_dX: return None, *parameter_gradients(*rows)
     dX = dY*ctx.gamma[0]   # dX_hat, which becomes dX in place
@@ -66,10 +67,10 @@ class LayerNorm(Layer):
     "Layer normalisation: every example, or every pixel, over its last axis. Ba, Kiros and Hinton 2016."
     def __init__(
         self,
-        eps: float = 1e-5, # added to the variance, at least 1e-30
+        eps: float = 1e-5, # added to the variance, at least 1e-30 and below 1e38, where float32 ends
     ):
         super().__init__()
-        check_number("LayerNorm", "eps", eps, at_least=1e-30)
+        check_number("LayerNorm", "eps", eps, at_least=1e-30, below=1e38)
         self.eps = float(eps)
 
     def forward(
