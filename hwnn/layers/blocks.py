@@ -17,7 +17,7 @@ def framed(
     X: np.ndarray,  # (batch, rows, cols, channels)
     pad: tuple,     # ((top, bottom), (left, right)); negative numbers crop
 ) -> np.ndarray:
-    "The images with zeros around them, in a buffer of this thread, or a view of X where nothing is added."
+    "The images with zeros around them, in a buffer of this thread, or a view of X where nothing is added; nothing is checked."
     (top, bottom), (left, right) = pad
     batch, rows, cols, channels = X.shape
     inside = X[:, max(0, -top):max(0, rows + min(0, bottom)), max(0, -left):max(0, cols + min(0, right))]
@@ -41,7 +41,7 @@ def column_blocks(
     stride: tuple,        # (s_h, s_w)
     pad: tuple,           # ((top, bottom), (left, right)); negative numbers crop
 ):
-    "im2col in blocks: yields which images, which rows of the output, and their windows as the rows of a matrix (windows, k_h*k_w*channels), overwritten by the next."
+    "im2col in blocks: yields which images, which rows of the output, and their windows as the rows of a matrix (windows, k_h*k_w*channels), overwritten by the next. Nothing is checked."
     (k_h, k_w), channels = kernel_shape, X.shape[3]
     rows, cols = ((n + sum(p) - k)//s + 1 for n, p, k, s in zip(X.shape[1:3], pad, kernel_shape, stride))
     width = k_h*k_w*channels
@@ -155,7 +155,7 @@ def scatter(
     stride: tuple,   # (s_h, s_w)
     pad: tuple,      # ((top, bottom), (left, right))
 ) -> np.ndarray:
-    "`input_gradient` tap by tap, for few input channels."
+    "`input_gradient` tap by tap, for few input channels; shapes are not checked."
     (k_h, k_w, channels, n_out), (s_h, s_w), (_, rows, cols, _) = W.shape, stride, dZ.shape
     (top, bottom), (left, right) = pad
     dX = empty((len(dZ), *shape, channels), np.result_type(dZ, W))

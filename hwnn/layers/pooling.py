@@ -9,7 +9,7 @@ __all__ = ['pooled_shape', 'places', 'max_windows', 'max_windows_backward', 'max
 # %% ../../nbs/layers/05_pooling.ipynb #269c27fc
 import numpy as np
 
-from ..checks import check_array, check_choice, check_flag
+from ..checks import check_array, check_choice, check_flag, check_same_precision
 from .base import Layer, check_gradient, check_input
 from .windows import kernel_pair, output_shape, pad_pairs, stride_pair
 from ..fast import taken_over
@@ -25,8 +25,8 @@ def pooled_shape(
 ) -> tuple:
     "The number of windows, (out_rows, out_cols). Raises ValueError when the kernel is larger than the padded image or a window holds no pixel of it."
     out = output_shape(owner, shape, kernel_shape, stride, pad)
-    for axis, n, k, s, p, m in zip(("rows", "cols"), shape, kernel_shape, stride, pad, out):
-        empty = "first" if k <= p[0] else "last" if (m - 1)*s >= p[0] + n else None
+    for axis, n, k, s, p, count in zip(("rows", "cols"), shape, kernel_shape, stride, pad, out):
+        empty = "first" if k <= p[0] else "last" if s*(count - 1) >= p[0] + n else None
         if empty: raise ValueError(f"{owner}: expected a pixel of the input in every window, got pad {p} on {n} {axis} with kernel {k} and stride {s}, where the {empty} window is all padding")
     return out
 
@@ -40,13 +40,13 @@ def places(
 ) -> list:
     "For each place in the window an index into the output, of the windows where it lies on the image, and one into the image, of the pixels there."
     axes = []
-    for n, k, s, (before, _), m in zip(shape, kernel_shape, stride, pad, out):
-        first = [max(0, -((a - before)//s)) for a in range(k)]   # -(x//s) rounds -x/s up
-        last = [min(m - 1, (n - 1 + before - a)//s) for a in range(k)]
-        axes.append([(slice(i, j + 1), slice(i*s + a - before, j*s + a - before + 1, s)) for a, (i, j) in enumerate(zip(first, last)) if i <= j])
+    for n, k, s, (before, _), count in zip(shape, kernel_shape, stride, pad, out):
+        first = [max(0, -((u - before)//s)) for u in range(k)]   # -(x//s) rounds -x/s up
+        last = [min(count - 1, (n - 1 + before - u)//s) for u in range(k)]
+        axes.append([(slice(lo, hi + 1), slice(s*lo + u - before, s*hi + u - before + 1, s)) for u, (lo, hi) in enumerate(zip(first, last)) if lo <= hi])
     rows, cols = axes
     every = slice(None)
-    return [((every, i, j), (every, u, v)) for i, u in rows for j, v in cols]
+    return [((every, i, j), (every, r, q)) for i, r in rows for j, q in cols]
 
 # %% ../../nbs/layers/05_pooling.ipynb #5cbad9a7
 @taken_over
@@ -57,7 +57,7 @@ def max_windows(
     stride: tuple,        # (s_h, s_w)
     pad: tuple,           # ((top, bottom), (left, right))
 ):
-    "Write the maximum of each window into `Y`."
+    "Write the maximum of each window into `Y`; shapes and dtypes are not checked."
     at = places(X.shape[1:3], kernel_shape, stride, pad, Y.shape[1:3])
     def work(part):
         y, pixels = Y[part], X[part]
@@ -76,7 +76,7 @@ def max_windows_backward(
     stride: tuple,        # (s_h, s_w)
     pad: tuple,           # ((top, bottom), (left, right))
 ):
-    "Write the gradient at X into `dX`; the winners of a window share its gradient equally."
+    "Write the gradient at X into `dX`; the winners of a window share its gradient equally. Shapes and dtypes are not checked."
     at = places(X.shape[1:3], kernel_shape, stride, pad, Y.shape[1:3])
     def work(part):
         y, pixels, gradient = Y[part], X[part], dX[part]
@@ -112,6 +112,7 @@ def max_pool2d_backward(
     "The gradient at X; the winners of a window share its gradient equally. Raises TypeError and ValueError unless dY fits."
     X, Y, geometry = ctx
     check_array("max_pool2d_backward", "dY", dY, *Y.shape)
+    check_same_precision("max_pool2d_backward", X=X, dY=dY)
     dX = empty(X.shape, dY.dtype)
     max_windows_backward(X, Y, dY, dX, *geometry)
     return dX
@@ -126,7 +127,7 @@ def mean_windows(
     stride: tuple,        # (s_h, s_w)
     pad: tuple,           # ((top, bottom), (left, right))
 ):
-    "Write the sum of each window, divided by `size`, into `Y`."
+    "Write the sum of each window, divided by `size`, into `Y`; shapes and dtypes are not checked."
     at = places(X.shape[1:3], kernel_shape, stride, pad, Y.shape[1:3])
     def work(part):
         y, pixels = Y[part], X[part]
@@ -145,7 +146,7 @@ def mean_windows_backward(
     stride: tuple,        # (s_h, s_w)
     pad: tuple,           # ((top, bottom), (left, right))
 ):
-    "Write the gradient at X into `dX`: each pixel of a window gets the same share of the gradient of its mean."
+    "Write the gradient at X into `dX`: each pixel of a window gets the same share of the gradient of its mean. Shapes and dtypes are not checked."
     at = places(dX.shape[1:3], kernel_shape, stride, pad, dY.shape[1:3])
     def work(part):
         gradient, share = dX[part], dY[part]/size
@@ -168,10 +169,11 @@ def average_pool2d(
     check_flag("average_pool2d", "count_include_pad", count_include_pad)
     sized = output_shape if count_include_pad else pooled_shape
     out = sized("average_pool2d", X.shape[1:3], *geometry)
-    Y, size = empty((len(X), *out, X.shape[3]), X.dtype), kernel_shape[0]*kernel_shape[1]
-    if not count_include_pad:
-        size = np.empty((1, *out, 1), dtype=X.real.dtype)
-        mean_windows(np.ones((1, *X.shape[1:3], 1), dtype=size.dtype), size, 1, *geometry)   # counts the pixels
+    Y, dtype = empty((len(X), *out, X.shape[3]), X.dtype), X.real.dtype
+    if count_include_pad: size = dtype.type(kernel_shape[0]*kernel_shape[1])
+    else:
+        size = np.empty((1, *out, 1), dtype)
+        mean_windows(np.ones((1, *X.shape[1:3], 1), dtype), size, 1, *geometry)   # counts the pixels
     mean_windows(X, Y, size, *geometry)
     return Y, (X.shape, Y.shape, size, geometry)
 
@@ -183,6 +185,7 @@ def average_pool2d_backward(
     "The gradient at X: every pixel of a window gets the same share. Raises TypeError and ValueError unless dY fits."
     X_shape, Y_shape, size, geometry = ctx
     check_array("average_pool2d_backward", "dY", dY, *Y_shape)
+    check_same_precision("average_pool2d_backward", X=size, dY=dY)   # size has the precision of X
     dX = empty(X_shape, dY.dtype)
     mean_windows_backward(dY, dX, size, *geometry)
     return dX
