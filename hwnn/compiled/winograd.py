@@ -141,10 +141,14 @@ def _multiply(V, U, M, tiles):
         for after in range(0, tiles, ROWS):
             tile = place*room + max(0, min(after, tiles - ROWS))
             at, out = _steps(tile*n_in, n_in), _steps(tile*n_out, n_out)
-            for n in range(0, n_out, lanes):
-                sums, k = _eight(spread(0.0, w)), (place*n_out + n)*n_in
-                for c in range(n_in): sums = _times(sums, v, at, c, load(w, k + c*lanes))
-                _put(m, out, n, sums, lanes)
+            for n in range(0, n_out, 2*lanes):
+                two, k = n + lanes < n_out, (place*n_out + n)*n_in
+                left, right = _eight(spread(0.0, w)), _eight(spread(0.0, w))
+                for c in range(n_in):
+                    left = _times(left, v, at, c, load(w, k + c*lanes))
+                    if two: right = _times(right, v, at, c, load(w, k + (n_in + c)*lanes))
+                _put(m, out, n, left, lanes)
+                if two: _put(m, out, n + lanes, right, lanes)
 
 @compiled
 def _multiply_transposed(V, D, total, tiles):
@@ -153,10 +157,14 @@ def _multiply_transposed(V, D, total, tiles):
     v, d, w = V.reshape(-1), D.reshape(-1), total.reshape(-1)
     for place in range(places):
         for c in range(0, n_in, ROWS):
-            for n in range(0, n_out, lanes):
-                sums, at = _eight(spread(0.0, d)), _steps(place*room*n_in + c, 1)
-                for tile in range(tiles): sums = _times(sums, v, at, tile*n_in, load(d, (place*room + tile)*n_out + n))
-                _add(w, _steps((place*n_in + c)*n_out, n_out), n, sums, lanes, ROWS)
+            for n in range(0, n_out, 2*lanes):
+                two, at, out = n + lanes < n_out, _steps(place*room*n_in + c, 1), _steps((place*n_in + c)*n_out, n_out)
+                left, right = _eight(spread(0.0, d)), _eight(spread(0.0, d))
+                for tile in range(tiles):
+                    left = _times(left, v, at, tile*n_in, load(d, (place*room + tile)*n_out + n))
+                    if two: right = _times(right, v, at, tile*n_in, load(d, (place*room + tile)*n_out + n + lanes))
+                _add(w, out, n, left, lanes, ROWS)
+                if two: _add(w, out, n + lanes, right, lanes, ROWS)
 
 # %% ../../nbs/compiled/03_winograd.ipynb #11b4d958
 @shared
