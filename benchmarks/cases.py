@@ -14,7 +14,7 @@ from hwnn.layers.batchnorm import batchnorm_train, batchnorm_train_backward
 from hwnn.layers.convolution import conv2d, conv2d_backward
 from hwnn.layers.fully_connected import affine, affine_backward
 from hwnn.layers.pooling import average_pool2d, average_pool2d_backward, max_pool2d, max_pool2d_backward
-from hwnn.optimizers import initialize_optimizer
+from hwnn.optimizers import initialize_optimizer, take_step
 from hwnn.threads import get_threads, set_threads
 from networks import NAMES, batch, copy_parameters, our_step, ours, their_step, theirs
 from timing import record
@@ -159,8 +159,7 @@ def optimizer(measure):
     def our_update(name, settings):
         param, opt = start.copy(), initialize_optimizer(name, **settings)
         def run():
-            nonlocal param
-            param -= opt.update("p", param, g, 0)   # as NeuralNetwork.update does
+            take_step(param, opt.update("p", param, g, 0))   # as NeuralNetwork.update does
             return [param]
         return run
     def their_update(optimizer, **settings):

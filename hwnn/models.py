@@ -23,7 +23,7 @@ from .datasets import Dataset
 from .layers.base import initialize_layer
 from .logs import History, progress
 from .losses import BinaryCrossEntropy, CrossEntropy, cross_entropy_and_gradient, cross_entropy_from_logits, initialize_loss
-from .optimizers import clip_by_global_norm, initialize_optimizer
+from .optimizers import clip_by_global_norm, initialize_optimizer, take_step
 
 # %% ../nbs/11_models.ipynb #08677eb1
 class NeuralNetwork:
@@ -135,7 +135,7 @@ def update(
     for (k, layer, name), grad in zip(owners, grads):
         param = layer.parameters[name]
         step = self.optimizer.update(f"{k}.{name}", param, grad, epoch)
-        param -= step
+        take_step(param, step)
         if norms is not None: norms[f"{k}_{name}"] += [np.linalg.norm(A) for A in (layer.gradients[name], step, param)]
 
 # %% ../nbs/11_models.ipynb #4d1fa91c

@@ -17,7 +17,7 @@ from hwnn.layers.blocks import correlate, input_gradient, weight_gradients
 from hwnn.layers.convolution import conv2d, conv2d_backward
 from hwnn.layers.fully_connected import affine, affine_backward
 from hwnn.layers.pooling import average_pool2d, average_pool2d_backward, max_pool2d, max_pool2d_backward
-from hwnn.optimizers import OPTIMIZERS
+from hwnn.optimizers import OPTIMIZERS, take_step
 
 pytest.importorskip("numba")
 from test_threads import NINE
@@ -165,7 +165,7 @@ def test_optimizers(name, dtype, tolerance, threads):
     start, gradients = np.random.default_rng(0).normal(size=(2, 20, 30, 401)).astype(dtype)
     def run():
         optimizer, param = initialize_optimizer(name, lr=0.01, weight_decay=0.1, **({"momentum": 0.9} if name == "SGD" else {})), start[0].copy()
-        for epoch, g in enumerate(gradients): param -= optimizer.update("W", param, g, epoch)
+        for epoch, g in enumerate(gradients): take_step(param, optimizer.update("W", param, g, epoch))
         state = optimizer.cache["W"]
         return [param, state] if isinstance(state, np.ndarray) else [param, state["mean"], state["mean_square"]]
     numpys, ours = both(run)

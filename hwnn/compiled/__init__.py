@@ -13,6 +13,6 @@ for _kept in Path(__file__).parent.glob("__pycache__/*.nbi"):
 
 from .loops import (log_softmax, max_windows, max_windows_backward, mean_windows, mean_windows_backward, parameter_gradients,
                     projected_gradient, rectify, rectify_backward, softmax, standardise, statistics)
-from .optimizers import adam_step, momentum_step, nesterov_step, rms_step
+from .optimizers import adam_step, momentum_step, nesterov_step, rms_step, take_step
 from .products import affine_map, transposed_map, weight_gradient
 from .winograd import correlate, input_gradient, weight_gradients
