@@ -33,7 +33,6 @@ def test_results_have_every_case():
 @pytest.mark.parametrize("r", results["cases"], ids=ids)
 def test_medians_recompute(r):
     samples = r["samples"]
-    assert len({len(values) for values in samples.values()}) == 1, "samples are paired"
     assert r["median"] == {who: median(values) for who, values in samples.items()}
     assert r["median"][r["against"]] == min(m for who, m in r["median"].items() if who not in ("hwnn", "hwnn fast", "textbook") and not who.endswith(", fast"))
     fast_against = f"{r['against']}, fast" if f"{r['against']}, fast" in samples else r["against"]
@@ -41,6 +40,7 @@ def test_medians_recompute(r):
         for what, other, turned in ((f"{mode}ratio", against, False), (f"{mode}speedup", "textbook", True)):
             assert (r[what] is None) == (who not in samples or other not in samples)
             if r[what] is None: continue
+            assert len(samples[who]) == len(samples[other]), "samples are paired"
             ratios = np.array(samples[who])/samples[other]
             assert np.isclose(r[what], np.median(1/ratios) if turned else np.median(ratios)/r["work"], rtol=1e-12)
 
