@@ -205,21 +205,21 @@ def _weight_gradients(F, dZ, some, image, dW, db, k_h, k_w, stride):
         for i in range(0, out_rows, strip):
             stop = min(i + strip, out_rows)
             for m in range(0, n_out, 2*lanes):
-                some, two = n_out - m, m + lanes < n_out
+                rest, two = n_out - m, m + lanes < n_out
                 for t in range(0, taps, ROWS):
                     left, right, at = _eight(spread(0.0, g)), _eight(spread(0.0, g)), _next_eight(places, t)
                     for r in range(i, stop):
                         k, out = (n*rows + r*stride[0])*row, ((image + n)*out_rows + r)*out_cols*n_out + m
                         for j in range(out_cols):
-                            left = _times(left, f, at, k + j*step, load_first(g, out + j*n_out, some))
-                            if two: right = _times(right, f, at, k + j*step, load_first(g, out + j*n_out + lanes, some - lanes))
-                    _add(d, _steps(t*n_out, n_out), m, left, some, taps - t)
-                    if two: _add(d, _steps(t*n_out, n_out), m + lanes, right, some - lanes, taps - t)
+                            left = _times(left, f, at, k + j*step, load_first(g, out + j*n_out, rest))
+                            if two: right = _times(right, f, at, k + j*step, load_first(g, out + j*n_out + lanes, rest - lanes))
+                    _add(d, _steps(t*n_out, n_out), m, left, rest, taps - t)
+                    if two: _add(d, _steps(t*n_out, n_out), m + lanes, right, rest - lanes, taps - t)
             pixel = (image + n)*out_rows*out_cols
             for m in range(0, n_out, lanes):
-                some, column = n_out - m, spread(0.0, g)
-                for p in range(pixel + i*out_cols, pixel + stop*out_cols): column += load_first(g, p*n_out + m, some)
-                store_first(db, m, load_first(db, m, some) + column, some)
+                rest, column = n_out - m, spread(0.0, g)
+                for p in range(pixel + i*out_cols, pixel + stop*out_cols): column += load_first(g, p*n_out + m, rest)
+                store_first(db, m, load_first(db, m, rest) + column, rest)
 
 # %% ../../nbs/compiled/02_convolution.ipynb #f5254043
 @shared

@@ -62,7 +62,7 @@ def _steps(k, step):
 # %% ../../nbs/compiled/01b_products.ipynb #82e523ba
 @inlined
 def _fill(panel, b, m, some, inner, cols, turned):
-    "The first of `some` columns from `m` on of a matrix (inner, cols) into the panel, which has two lanes for each row; `turned`: what lies in memory is (cols, inner)."
+    "Of the `some` columns from `m` on of a matrix (inner, cols) as many as fill two registers, into the panel, which has two for each row; `turned`: what lies in memory is (cols, inner)."
     lanes = BYTES//b.itemsize
     if turned:
         for j in range(min(some, 2*lanes)):
