@@ -81,7 +81,7 @@ def write_stage(preview=False):
 
 
 def smaller(svg):
-    "A figure without what precedes its tag, metadata and comments, its lines to a hundredth of a point in SVG's short form: half of its size."
+    "A figure without what precedes its tag, metadata and comments, its lines to a hundredth of a point in SVG's short form: three quarters of its size."
     svg = re.sub(r"(?s)<metadata>.*?</metadata>|<!--.*?-->|\n\s*(?=<)", "", svg[svg.index("<svg"):])
     svg = re.sub(r'(?s)(?<= d=")[^"]*', lambda m: shorter_path(m[0]), svg)
     svg = svg.replace("xlink:href", "href").replace("DejaVuSans-", "D")   # href alone is for browsers since 2018
