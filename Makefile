@@ -43,7 +43,7 @@ $(BIN)/python:
 	touch $@
 
 .venv/.installed-dev: settings.ini setup.py pyproject.toml | $(BIN)/python
-	$(BIN)/pip install -q -e '.[dev,fast]'
+	$(BIN)/pip install -q -e '.[dev]'
 	touch $@ .venv/.installed
 
 .PHONY: help train test bench export notebooks site preview lab clean

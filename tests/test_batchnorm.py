@@ -16,15 +16,6 @@ COMMON = dict(deadline=None, database=None, derandomize=not LONG, suppress_healt
 PARAMETERS = ("gamma", "beta")
 
 
-@pytest.fixture
-def torch():
-    torch = pytest.importorskip("torch")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield torch
-    torch.set_num_threads(threads)
-
-
 def channels_second(A): return np.ascontiguousarray(np.moveaxis(A, -1, 1))
 def channels_last(t): return np.moveaxis(t.detach().numpy(), 1, -1)
 def distance(ours, theirs, scale=1.0): return float(np.abs(ours - theirs).max()/max(scale, np.abs(theirs).max()))

@@ -25,8 +25,7 @@ def threads():
 
 
 @pytest.mark.parametrize("side,channels,n_out,k,pad,stride", NINE)
-def test_convolution_as_in_pytorch(side, channels, n_out, k, pad, stride, threads):
-    torch = pytest.importorskip("torch")
+def test_convolution_as_in_pytorch(side, channels, n_out, k, pad, stride, threads, torch):
     threads(2)
     rng = np.random.default_rng(0)
     X, W, b = rng.normal(size=(9, side, side, channels)), rng.normal(size=(k, k, channels, n_out)), rng.normal(size=(1, n_out))

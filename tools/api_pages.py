@@ -3,6 +3,7 @@ import inspect, re, textwrap
 from importlib import import_module
 
 from fastcore.docments import docments
+from optional import OPTIONAL
 
 
 def page_of(module): return "api/" + module.removeprefix("hwnn.").replace(".", "/")
@@ -61,7 +62,10 @@ def api_pages(
     first = {module: min(names.values(), key=lambda p: order.index(p) if p in order else -1) for module, names in pages.items()}
     out, index = {}, []
     for module in sorted(pages, key=lambda m: order.index(first[m]) if first[m] in order else -1):
-        mod, main = import_module(module), first[module]
+        try: mod, main = import_module(module), first[module]
+        except ModuleNotFoundError as e:
+            if e.name not in OPTIONAL: raise
+            continue   # it is said when the site has been built
 
         def derived(name):
             page = pages[module][f"{module}.{name}"]
