@@ -31,6 +31,10 @@ lab: .venv/.installed-dev  ## open the notebooks in JupyterLab
 	$(BIN)/pip install -q -e '.[lab]'
 	$(BIN)/jupyter lab nbs
 
+versions: .venv/.installed-dev  ## run the tests with the oldest and the newest versions that settings.ini allows, on each Python there is
+	$(BIN)/pip install -q uv
+	$(BIN)/python tools/versions.py $(ARGS)
+
 clean:  ## remove the environment and everything that is built
 	rm -rf .venv _docs _proc _site_src build dist *.egg-info
 
@@ -46,4 +50,4 @@ $(BIN)/python:
 	$(BIN)/pip install -q -e '.[dev]'
 	touch $@ .venv/.installed
 
-.PHONY: help train test bench export notebooks site preview lab clean
+.PHONY: help train test bench export notebooks site preview lab versions clean

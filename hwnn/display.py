@@ -79,6 +79,7 @@ def notebook_bar(
     from tqdm import tqdm
     place = Place()
     class Bar(tqdm):
+        monitor_interval = 0   # no thread that draws a bar which stands still
         def display(self, msg=None, pos=None):
             text = str(self) if msg is None else msg
             place.show({"text/plain": text, "text/html": f"<pre>{html.escape(text)}</pre>" if text else ""})

@@ -156,7 +156,8 @@ def progress(
     "One progress bar with the time left, which disappears at the end. Silent where the output is neither a terminal nor a notebook."
     from tqdm import tqdm
     if in_notebook(): return notebook_bar(iterable, total, desc)
-    return tqdm(iterable, total=total, desc=desc, leave=False, disable=None)
+    class Bar(tqdm): monitor_interval = 0   # tqdm would start a thread to draw a bar that stands still, and warn where there are none
+    return Bar(iterable, total=total, desc=desc, leave=False, disable=None)
 
 # %% ../nbs/10_logs.ipynb #01de6664
 def epoch_line(

@@ -88,8 +88,10 @@ _workers, posted = [], np.zeros(1, np.int64)   # the queues of our threads; how 
 def post(
     tasks: list,  # one for each thread: functions without arguments, which raise nothing
 ):
-    "Give each task to a thread of ours; these are started when they are first needed."
-    while len(_workers) < len(tasks): _workers.append(_start())
+    "Give each task to a thread of ours; these are started when they are first needed. Where none can be started, a task is left to whoever posted it."
+    while len(_workers) < len(tasks):
+        try: _workers.append(_start())
+        except RuntimeError: break   # a limit is reached, or the machine knows no threads, as in a browser
     posted[0] += 1
     for worker, task in zip(_workers, tasks): worker.put(task)
 

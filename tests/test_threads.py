@@ -2,6 +2,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from threading import Event, Thread
 
@@ -180,3 +182,43 @@ def test_a_context_that_is_never_left_counts_for_nothing(threads):
     del context
     with one_blas_thread(): pass
     assert blas_threads() <= {2}
+
+
+TRAINED = """
+import threading, warnings
+warnings.simplefilter("error")
+{first}
+from hwnn.all import *
+from hwnn.datasets import Data
+import numpy as np
+set_threads(4)
+rng = np.random.default_rng(0)
+X, Y = rng.normal(size=(64, 20, 20, 8)).astype(np.float32), one_hot(rng.integers(0, 3, 64), 3)
+net = NeuralNetwork([Conv2D(16, 3, "relu"), BatchNorm1D(), Pool2D(2, stride=2), Flatten(), FullyConnected(3, "softmax")], seed=0)
+net.train(Dataset(X, Y, batch_size=32), epochs=2)
+print(net.history.train_loss, threading.active_count(), sum(float(a.sum()) for layer in net.layers for a in layer.parameters.values()))
+"""
+NO_THREADS = """
+def start(self): raise RuntimeError("can't start new thread")
+threading.Thread.start = start
+"""
+
+
+def trained(first):
+    run = subprocess.run([sys.executable, "-c", TRAINED.format(first=first)], capture_output=True, text=True)
+    assert run.returncode == 0 and not run.stderr, run.stderr
+    losses, threads, total = run.stdout.rsplit(maxsplit=2)
+    return losses, int(threads), total
+
+
+def test_where_no_thread_can_be_started_one_does_all():
+    "Silently, and in the same parts, so with the same bits."
+    losses, threads, total = trained("")
+    alone, only, same = trained(NO_THREADS)
+    assert threads > 1 and only == 1 and alone == losses and same == total
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind a process to a core")
+def test_one_core():
+    losses, *_ = trained("import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})")
+    assert losses == trained("")[0]
