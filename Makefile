@@ -31,6 +31,9 @@ lab: .venv/.installed-dev  ## open the notebooks in JupyterLab
 	$(BIN)/pip install -q -e '.[lab]'
 	$(BIN)/jupyter lab nbs
 
+shake: .venv/.installed-dev  ## run pages and tests under other seeds, processors and thread counts; ARGS="--quick"
+	$(BIN)/python tools/shake.py $(ARGS)
+
 versions: .venv/.installed-dev  ## run the tests with the oldest and the newest versions that settings.ini allows, on each Python there is
 	$(BIN)/pip install -q uv
 	$(BIN)/python tools/versions.py $(ARGS)
@@ -50,4 +53,4 @@ $(BIN)/python:
 	$(BIN)/pip install -q -e '.[dev]'
 	touch $@ .venv/.installed
 
-.PHONY: help train test bench export notebooks site preview lab versions clean
+.PHONY: help train test bench export notebooks site preview lab shake versions clean

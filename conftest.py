@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent/"tools"))
+root = Path(__file__).parent
+sys.path.insert(0, str(root/"tools"))
 from optional import OPTIONAL, directives, has, lacking
 
 os.environ.setdefault("IN_TEST", "1")
@@ -21,6 +22,9 @@ skipped, kept = [], {}
 
 def pytest_addoption(parser):
     parser.addoption("--shift", type=int, default=0, help="other seeds: every default_rng(seed) becomes default_rng([SHIFT, seed]); cells marked `#| one-draw` are left out")
+
+
+    parser.addoption("--outputs", type=Path, help="a folder for the text that each page's cells show, one file for a page")
 
 
 def pytest_configure(config):
@@ -97,8 +101,12 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_teardown(item, nextitem):
-    # A page that defines a class registers its own copy of it; the next page and the tests are to meet the library's.
     if isinstance(item, Cell) and (nextitem is None or nextitem.parent is not item.parent):
+        if folder := item.config.option.outputs:
+            file = folder/item.path.relative_to(root).with_suffix(".json")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(item.parent.shown), encoding="utf-8")
+        # A page that defines a class registers its own copy of it; the next page and the tests are to meet the library's.
         for key, table in tables().items():
             if key in kept and table != kept[key]:
                 table.clear()
@@ -126,6 +134,10 @@ def pytest_sessionfinish(session):
 
 class Notebook(pytest.File):
     shell, failed = None, None
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.shown = {}
 
     def collect(self):
         from nbdev.test import nb_test_cells
@@ -155,7 +167,7 @@ class Cell(pytest.Item):
         if self.parent.failed and not shift: pytest.skip(f"{self.parent.failed} failed before it")
         skip_without(lacking(self.parent.first, self.cell.directives_))
         if "one-draw" in self.cell.directives_ and shift: pytest.skip("states the numbers of one draw")
-        self.parent.run(self.cell)
+        self.parent.shown[self.cell.id] = [o.get("text") or o.get("data", {}).get("text/plain") for o in self.parent.run(self.cell)]
         if self.parent.shell.exc:
             self.parent.failed = self.name
             raise self.parent.shell.exc
