@@ -29,8 +29,10 @@ def furnish(room):
 
 def without_data(command):
     "The same command where the folder of data packages is empty, if there is one and we may hide it."
-    if not Path(DATA).is_dir() or os.getuid() or subprocess.run(["unshare", "-m", "true"], stderr=subprocess.DEVNULL).returncode: return command
-    return ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none {DATA} && exec "$@"', "_", *command]
+    unshare, mount = shutil.which("unshare"), shutil.which("mount")
+    if not (Path(DATA).is_dir() and unshare and mount and os.getuid() == 0 and subprocess.run([unshare, "-m", "true"], stderr=subprocess.DEVNULL).returncode == 0):
+        return command
+    return [unshare, "-m", "sh", "-c", f'{mount} -t tmpfs none {DATA} && exec "$@"', "_", *command]
 
 
 def run(commands):
