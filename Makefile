@@ -29,7 +29,7 @@ preview: .venv/.installed-dev  ## serve the website, build it again when a noteb
 
 lab: .venv/.installed-dev  ## open the notebooks in JupyterLab
 	$(BIN)/pip install -q -e '.[lab]'
-	$(BIN)/jupyter lab nbs
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) nbs   # a container's only user is root
 
 shake: .venv/.installed-dev  ## run pages and tests under other seeds, processors and thread counts; ARGS="--quick"
 	$(BIN)/python tools/shake.py $(ARGS)
