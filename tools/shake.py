@@ -1,7 +1,7 @@
 """Run the pages and the tests of numbers under other seeds, processors and thread counts, with and without what is optional.
 
-`python tools/shake.py` runs each condition by itself; with --quick three that combine them. Exits with 1 if anything failed, or if a number on a page
-depends on whether PyTorch is there."""
+`python tools/shake.py` runs each condition by itself; with --quick two that combine them. Exits with 1 if anything failed, or if a number on a page
+depends on whether PyTorch and Numba are there: for --quick, --usual names the outputs of a usual run, `make test ARGS="--outputs FOLDER"`."""
 import argparse, json, os, platform, re, subprocess, sys, tempfile, time
 from pathlib import Path
 
@@ -29,7 +29,6 @@ def conditions(quick):
     bare = {"HWNN_WITHOUT": "torch numba"}
     fast = {"HWNN_FAST": "1"} if has("numba") else {}
     if quick:
-        yield "as it is", [], {}
         yield "without PyTorch and Numba", [], bare
         yield "other seeds, the oldest processor, two threads, compiled", ["--shift", "7"], {**oldest, **fast, "OPENBLAS_NUM_THREADS": "2"}
         return
@@ -66,16 +65,17 @@ def differences(here, there):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="three conditions that combine the others")
-    quick = parser.parse_args().quick
+    parser.add_argument("--quick", action="store_true", help="two conditions that combine the others")
+    parser.add_argument("--usual", type=Path, help="outputs of a usual run")
+    args = parser.parse_args()
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for k, (name, args, env) in enumerate(conditions(quick)):
+        for name, options, env in conditions(args.quick):
             start = time.time()
-            counted, failed = run(args, env, Path(folder)/name)
+            counted, failed = run(options, env, Path(folder)/name)
             print(f"{name}: {counted}, {time.time() - start:.0f} s", flush=True)
             for test in failed: found.setdefault(test, []).append(name)
-        for cell in differences(Path(folder)/"as it is", Path(folder)/"without PyTorch and Numba"): found[cell] = ["shows other numbers without PyTorch and Numba"]
+        for cell in differences(args.usual or Path(folder)/"as it is", Path(folder)/"without PyTorch and Numba"): found[cell] = ["shows other numbers without PyTorch and Numba"]
     for test, names in found.items(): print(f"{test}: {', '.join(names)}")
     print("nothing depends on luck or on the processor" if not found else f"{len(found)} do")
     sys.exit(bool(found))
