@@ -49,7 +49,7 @@ def run(args, env, outputs):
     done = subprocess.run(command, cwd=root, env=kept | env, capture_output=True, text=True)
     counted = re.findall(r"(?m)^(?:=+ )?((?:\d+ \w+(?:, )?)+) in ", done.stdout)
     failed = re.findall(r"(?m)^(?:FAILED|ERROR) (.*?)(?: - .*)?$", done.stdout)
-    if not counted or failed: print(done.stdout[-8000:], done.stderr[-2000:])
+    if not counted or failed: print(done.stdout.partition("= FAILURES =")[2][-8000:] or done.stdout[-2000:], done.stderr[-2000:])
     return counted[-1] if counted else "did not run", failed if counted else [f"pytest ended with {done.returncode}"]
 
 

@@ -17,13 +17,16 @@ HEAD = ["Python", "versions", *SHOWN, "tests", "date"]
 table = re.compile(r"(?<=<!-- versions -->\n).*?(?=<!-- /versions -->)", re.S)
 
 
-def uv(*args, **kwargs): return subprocess.run([sys.executable, "-m", "uv", *map(str, args)], capture_output=True, text=True, **kwargs)
+PATH = os.pathsep.join([os.environ["PATH"], *map(str, Path.home().glob(".pyenv/versions/*/bin"))])   # where uv looks for Pythons
+
+
+def uv(*args): return subprocess.run([sys.executable, "-m", "uv", *map(str, args)], capture_output=True, text=True, env=os.environ | {"PATH": PATH})
 
 
 def run(python, versions, folder):
     "One row of the table, or None where this Python cannot be had."
     env, log = folder/"env", folder/"log"
-    if uv("venv", "-q", "--python", python, env).returncode: return print(f"Python {python}: not here")
+    if uv("venv", "-q", "--seed", "--python", python, env).returncode: return print(f"Python {python}: not here")
     # Wheels alone: on a newer Python, the oldest version is the oldest that was made for it.
     wanted = " ".join(settings[key] for key in ("requirements", "dev_requirements", "fast_requirements")).split()
     for what in (["--no-build", "--resolution", RESOLUTION[versions], *wanted], ["--no-deps", "-e", root]):
