@@ -33,9 +33,9 @@ def ends(*values):
 
 def pytest_sessionstart():
     import hwnn.all
-    import hwnn.fast
+    import hwnn.engine.table
     import hwnn.figures
-    hwnn.fast.use_fast(bool(os.environ.get("HWNN_FAST")))   # without it NumPy alone, unless a test or a page asks for the compiled functions
+    hwnn.engine.table.use_fast(bool(os.environ.get("HWNN_FAST")))   # without it NumPy alone, unless a test or a page asks for the compiled functions
     kept.update({key: dict(table) for key, table in tables().items()})
     # Drawing every frame of every slider would take half a minute; all of them are drawn when a page is executed.
     hwnn.figures.product = ends

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_info
 
 from hwnn.all import *
 from hwnn.layers.convolution import conv2d, conv2d_backward
-from hwnn.threads import busy, one_blas_thread, parallel
+from hwnn.engine.threads import busy, one_blas_thread, parallel
 
 NINE = [(28, 1, 32, 3, 1, 1), (28, 1, 6, 5, 2, 1), (14, 32, 64, 3, 1, 1), (32, 3, 32, 3, 1, 1), (16, 64, 128, 3, 1, 1), (32, 16, 16, 3, 1, 1), (8, 128, 128, 3, 1, 1),
         (32, 64, 64, 3, 1, 2), (28, 64, 64, 1, 0, 1)]   # image side, channels in and out, kernel, padding, stride: those of the benchmark
@@ -130,7 +130,7 @@ def test_blas_gets_its_threads_back_after_an_interrupt(threads, monkeypatch):
 
     def interrupted(counts): raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), one_blas_thread(): patch.setattr("hwnn.threads._tell_blas", interrupted)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), one_blas_thread(): patch.setattr("hwnn.engine.threads._tell_blas", interrupted)
     assert blas_threads() <= {1}
     with one_blas_thread(): pass
     assert blas_threads() <= {2}
@@ -150,7 +150,7 @@ def test_sums_do_not_depend_on_who_else_trains(threads):
 
 def test_the_number_of_threads_is_known_inside_a_part(monkeypatch, threads):
     threads(2)
-    monkeypatch.setattr("hwnn.threads._chosen", None)   # as before set_threads: what BLAS uses, which is 1 inside
+    monkeypatch.setattr("hwnn.engine.threads._chosen", None)   # as before set_threads: what BLAS uses, which is 1 inside
     assert parallel(lambda i, j: get_threads(), 4, 2**20) == [2, 2]
     with one_blas_thread(): set_threads(3)
     assert get_threads() == 3 and blas_threads() <= {3}
