@@ -31,25 +31,32 @@ def _share(loop, n, size, *args):
 
 def _flat(*arrays): return [A.reshape(-1) for A in arrays]
 
+def _each(loop, arrays, *numbers):
+    "Call `loop(*arrays, *numbers)` on parts of arrays that all have one size, as rows of numbers."
+    rows = _flat(*arrays)
+    if rows[0].size < WORTH: return loop(*rows, *numbers)
+    parallel(lambda start, stop: loop(*(row[start:stop] for row in rows), *numbers), rows[0].size, rows[0].size)
+
 # %% ../../nbs/engine/03_loops.ipynb #78ecaa7d
 @compiled
-def _rectify(start, stop, z, y):
-    for k in range(start, stop): y[k] = 0 if z[k] <= 0 else z[k]
+def _rectify(z, y):
+    for k in range(len(z)): y[k] = 0 if z[k] <= 0 else z[k]
 
 @compiled
-def _rectify_backward(start, stop, z, dy, dz):
-    for k in range(start, stop): dz[k] = dy[k]*(not z[k] <= 0)
+def _rectify_backward(z, dy, dz):
+    zero, one = z.dtype.type(0), z.dtype.type(1)
+    for k in range(len(z)): dz[k] = dy[k]*(zero if z[k] <= zero else one)
 
 @offered
 def rectify(Z):
     Y = empty(Z.shape, Z.dtype)
-    _share(_rectify, Z.size, Z.size, *_flat(Z, Y))
+    _each(_rectify, (Z, Y))
     return Y
 
 @offered
 def rectify_backward(Z, dY):
     dZ = empty(Z.shape, Z.dtype)
-    _share(_rectify_backward, Z.size, Z.size, *_flat(Z, dY, dZ))
+    _each(_rectify_backward, (Z, dY, dZ))
     return dZ
 
 # %% ../../nbs/engine/03_loops.ipynb #46544b0d
@@ -84,43 +91,59 @@ def _inside(n, before, size):
     return max(0, before), min(n, before + size)
 
 @compiled
+def _clear(y):
+    for k in range(len(y)): y[k] = 0
+
+@compiled
+def _add(x, y):
+    for k in range(len(y)): y[k] += x[k]
+
+@compiled
+def _copy(x, y):
+    for k in range(len(y)): y[k] = x[k]
+
+@compiled
+def _larger(x, y):
+    for k in range(len(y)): y[k] = x[k] if x[k] > y[k] or x[k] != x[k] else y[k]   # NaN stays
+
+@compiled
 def _max(start, stop, X, Y, kernel, stride, pad):
-    (_, rows, cols, channels), (_, out_rows, out_cols, _) = X.shape, Y.shape
+    (_, rows, cols, channels), (_, out_rows, out_cols, _), line = X.shape, Y.shape, np.empty((X.shape[2], X.shape[3]), X.dtype)
     for n in range(start, stop):
         for i in range(out_rows):
             r0, r1 = _inside(rows, i*stride[0] - pad[0][0], kernel[0])
+            _copy(X[n, r0].reshape(-1), line.reshape(-1))
+            for r in range(r0 + 1, r1): _larger(X[n, r].reshape(-1), line.reshape(-1))
             for j in range(out_cols):
                 q0, q1 = _inside(cols, j*stride[1] - pad[1][0], kernel[1])
-                y = Y[n, i, j]
-                y[:] = -np.inf
-                for r in range(r0, r1):
-                    for q in range(q0, q1):
-                        x = X[n, r, q]
-                        for c in range(channels): y[c] = x[c] if x[c] > y[c] or x[c] != x[c] else y[c]   # NaN stays
+                y, first, last = Y[n, i, j], line[q0], line[q1 - 1]
+                for c in range(channels): y[c] = last[c] if last[c] > first[c] or last[c] != last[c] else first[c]
+                for q in range(q0 + 1, q1 - 1): _larger(line[q], y)
 
 @compiled
 def _max_backward(start, stop, X, Y, dY, dX, kernel, stride, pad, tiles):
     (_, rows, cols, channels), (_, out_rows, out_cols, _), share = X.shape, Y.shape, np.empty(X.shape[3], X.dtype)
+    zero, one = X.dtype.type(0), X.dtype.type(1)
     for n in range(start, stop):
-        if not tiles: dX[n] = 0
+        if not tiles: _clear(dX[n].reshape(-1))
         for i in range(out_rows):
             r0, r1 = _inside(rows, i*stride[0] - pad[0][0], kernel[0])
             for j in range(out_cols):
                 q0, q1 = _inside(cols, j*stride[1] - pad[1][0], kernel[1])
                 y, dy = Y[n, i, j], dY[n, i, j]
-                share[:] = 0
+                _clear(share)
                 for r in range(r0, r1):
                     for q in range(q0, q1):
                         x = X[n, r, q]
-                        for c in range(channels): share[c] += x[c] == y[c]
+                        for c in range(channels): share[c] += one if x[c] == y[c] else zero
                 for c in range(channels): share[c] = dy[c]/share[c]
                 for r in range(r0, r1):
                     for q in range(q0, q1):
                         x, dx = X[n, r, q], dX[n, r, q]
                         if tiles:
-                            for c in range(channels): dx[c] = share[c]*(x[c] == y[c])
+                            for c in range(channels): dx[c] = share[c]*(one if x[c] == y[c] else zero)
                         else:
-                            for c in range(channels): dx[c] += share[c]*(x[c] == y[c])
+                            for c in range(channels): dx[c] += share[c]*(one if x[c] == y[c] else zero)
 
 def _pooled(X, kernel, stride, pad):
     "An array for the result."
@@ -146,37 +169,35 @@ def max_windows_backward(X, Y, dY, kernel_shape, stride, pad):
 # %% ../../nbs/engine/03_loops.ipynb #5c19424d
 @compiled
 def _mean(start, stop, X, Y, size, kernel, stride, pad):
-    (_, rows, cols, channels), (_, out_rows, out_cols, _) = X.shape, Y.shape
+    (_, rows, cols, channels), (_, out_rows, out_cols, _), line = X.shape, Y.shape, np.empty((X.shape[2], X.shape[3]), X.dtype)
     for n in range(start, stop):
         for i in range(out_rows):
             r0, r1 = _inside(rows, i*stride[0] - pad[0][0], kernel[0])
+            _clear(line.reshape(-1))
+            for r in range(r0, r1): _add(X[n, r].reshape(-1), line.reshape(-1))
             for j in range(out_cols):
                 q0, q1 = _inside(cols, j*stride[1] - pad[1][0], kernel[1])
                 y = Y[n, i, j]
-                y[:] = 0
-                for r in range(r0, r1):
-                    for q in range(q0, q1):
-                        x = X[n, r, q]
-                        for c in range(channels): y[c] += x[c]
+                _clear(y)
+                for q in range(q0, q1): _add(line[q], y)
                 for c in range(channels): y[c] /= size[i, j]
 
 @compiled
 def _mean_backward(start, stop, dY, dX, size, kernel, stride, pad, tiles):
-    (_, rows, cols, channels), (_, out_rows, out_cols, _) = dX.shape, dY.shape
+    (_, rows, cols, channels), (_, out_rows, out_cols, _), share = dX.shape, dY.shape, np.empty(dX.shape[3], dX.dtype)
     for n in range(start, stop):
-        if not tiles: dX[n] = 0
+        if not tiles: _clear(dX[n].reshape(-1))
         for i in range(out_rows):
             r0, r1 = _inside(rows, i*stride[0] - pad[0][0], kernel[0])
             for j in range(out_cols):
                 q0, q1 = _inside(cols, j*stride[1] - pad[1][0], kernel[1])
                 dy = dY[n, i, j]
+                for c in range(channels): share[c] = dy[c]/size[i, j]
                 for r in range(r0, r1):
                     for q in range(q0, q1):
-                        dx = dX[n, r, q]
                         if tiles:
-                            for c in range(channels): dx[c] = dy[c]/size[i, j]
-                        else:
-                            for c in range(channels): dx[c] += dy[c]/size[i, j]
+                            for c in range(channels): dX[n, r, q, c] = share[c]
+                        else: _add(share, dX[n, r, q])
 
 def _sizes(size, out, dtype):
     "What the sum of each window is divided by, (out_rows, out_cols)."
@@ -282,37 +303,37 @@ def _step(loop, arrays, numbers):
     g = arrays[-1]
     if g.size < SMALL or any(A.shape != g.shape for A in arrays): return NotImplemented
     step = empty(g.shape, g.dtype)
-    _share(loop, g.size, g.size, *_flat(*arrays, step), *map(g.dtype.type, numbers))
+    _each(loop, (*arrays, step), *map(g.dtype.type, numbers))
     return step
 
 @compiled
-def _momentum(start, stop, v, g, step, lr, momentum):
-    for k in range(start, stop):
+def _momentum(v, g, step, lr, momentum):
+    for k in range(len(v)):
         v[k] = momentum*v[k] + lr*g[k]
         step[k] = v[k]
 
 @compiled
-def _nesterov(start, stop, w, g, step, lr, momentum):
-    for k in range(start, stop):
+def _nesterov(w, g, step, lr, momentum):
+    for k in range(len(w)):
         w[k] = momentum*(w[k] + lr*g[k])
         step[k] = lr*g[k] + w[k]
 
 @compiled
-def _rms(start, stop, v, g, step, lr, rho, rest, eps):
-    for k in range(start, stop):
+def _rms(v, g, step, lr, rho, rest, eps):
+    for k in range(len(v)):
         v[k] = rho*v[k] + rest*(g[k]*g[k])
         step[k] = lr*(g[k]/(math.sqrt(v[k]) + eps))
 
 @compiled
-def _adam(start, stop, m, v, g, step, a, b, beta1, rest1, beta2, rest2, eps):
-    for k in range(start, stop):
+def _adam(m, v, g, step, a, b, beta1, rest1, beta2, rest2, eps):
+    for k in range(len(m)):
         m[k] = beta1*m[k] + rest1*g[k]
         v[k] = beta2*v[k] + rest2*(g[k]*g[k])
         step[k] = a*(m[k]/(b*math.sqrt(v[k]) + eps))
 
 @compiled
-def _take(start, stop, param, step):
-    for k in range(start, stop): param[k] -= step[k]
+def _take(param, step):
+    for k in range(len(param)): param[k] -= step[k]
 
 @offered
 def momentum_step(v, g, lr, momentum): return _step(_momentum, (v, g), (lr, momentum))
@@ -328,4 +349,4 @@ def adam_step(m, v, g, lr, beta1, beta2, eps, t):
 @offered
 def take_step(param, step):
     if param.size < SMALL or getattr(step, "shape", None) != param.shape or not param.flags.writeable: return NotImplemented
-    _share(_take, param.size, param.size, *_flat(param, step))
+    _each(_take, (param, step))

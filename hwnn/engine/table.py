@@ -23,7 +23,7 @@ from . import OFFERS, blocks
 NUMPY = OFFERS[blocks.__name__]
 
 # %% ../../nbs/engine/00_table.ipynb #c37c96f8
-COMPILED = ["loops"]   # files; of two functions with one name the later one takes over
+COMPILED = ["loops", "products", "winograd"]   # files; of two functions with one name the later one takes over
 
 @cache
 def compiled() -> dict:
@@ -32,7 +32,7 @@ def compiled() -> dict:
     try:
         if import_module("numba").config.DISABLE_JIT: raise ImportError("NUMBA_DISABLE_JIT is set")   # what is written for the compiler cannot run without it
         _forget_older()
-        return {name: fn for file in COMPILED for name, fn in OFFERS[import_module(f"hwnn.engine.{file}").__name__].items()}
+        return {name: fn for file in COMPILED for name, fn in OFFERS.get(import_module(f"hwnn.engine.{file}").__name__, {}).items()}
     except (ImportError, RuntimeError) as error:   # NumPy is newer than this Numba knows; there is no folder where it may keep what it compiles
         warnings.warn(f"hwnn goes on without Numba, which is installed but cannot be used: {error}")
         return {}
