@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections import Counter
+from importlib.machinery import PathFinder
 from itertools import product
 from pathlib import Path
 
@@ -11,13 +12,22 @@ import pytest
 
 root = Path(__file__).parent
 sys.path.insert(0, str(root/"tools"))
-from optional import OPTIONAL, directives, has, lacking
+from optional import OPTIONAL, WITHOUT, directives, has, lacking
 
 os.environ.setdefault("IN_TEST", "1")
 # Each process of `pytest -n` has one core to itself: with a BLAS thread for each core they would wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"): os.environ.setdefault(name, "1")
 skipped, kept = [], {}
+
+
+class Finder(PathFinder):
+    "Finds modules as Python does, but those that HWNN_WITHOUT names."
+    @classmethod
+    def find_spec(cls, name, path=None, target=None): return None if name in WITHOUT else super().find_spec(name, path, target)
+
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 
 
 def pytest_addoption(parser):
@@ -75,9 +85,9 @@ def ends(*values):
 
 def pytest_sessionstart():
     import hwnn.all
-    import hwnn.fast
+    import hwnn.engine.table
     import hwnn.figures
-    hwnn.fast.use_fast(bool(os.environ.get("HWNN_FAST")))   # without it NumPy alone, unless a test or a page asks for the compiled functions
+    hwnn.engine.table.use_fast(bool(os.environ.get("HWNN_FAST")))   # without it NumPy alone, unless a test or a page asks for the compiled functions
     kept.update({key: dict(table) for key, table in tables().items()})
     # Drawing every frame of every slider would take half a minute; all of them are drawn when a page is executed.
     hwnn.figures.product = ends

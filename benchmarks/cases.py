@@ -9,13 +9,13 @@ import numpy as np
 import textbook
 import torch
 from hwnn.datasets import Dataset
-from hwnn.fast import is_fast, use_fast
+from hwnn.engine.table import is_fast, use_fast
 from hwnn.layers.batchnorm import batchnorm_train, batchnorm_train_backward
 from hwnn.layers.convolution import conv2d, conv2d_backward
 from hwnn.layers.fully_connected import affine, affine_backward
 from hwnn.layers.pooling import average_pool2d, average_pool2d_backward, max_pool2d, max_pool2d_backward
 from hwnn.optimizers import initialize_optimizer, take_step
-from hwnn.threads import get_threads, set_threads
+from hwnn.engine.threads import get_threads, set_threads
 from networks import NAMES, batch, copy_parameters, our_step, ours, their_step, theirs
 from timing import record
 from torch import nn

@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hwnn.datasets import Dataset
-from hwnn.fast import use_fast
+from hwnn.engine.table import use_fast
 from hwnn.logs import jsonable, progress
 from hwnn.models import initialize_model
 from hwnn.train import load_dataset, run_args

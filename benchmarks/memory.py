@@ -13,8 +13,8 @@ def main(who, threads):
     X, y = batch("c")
     # A first pass of two images makes hwnn's parameters, and whatever either framework sets up once.
     if who.startswith("hwnn"):
-        from hwnn.fast import use_fast
-        from hwnn.threads import set_threads
+        from hwnn.engine.table import use_fast
+        from hwnn.engine.threads import set_threads
         set_threads(threads)
         use_fast(who.endswith("fast"))
         net = ours("c")

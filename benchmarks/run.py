@@ -43,7 +43,7 @@ def main():
 
     import torch   # only now: without it the message above would not be reached
     from cases import GROUPS
-    from hwnn.threads import get_threads, set_threads
+    from hwnn.engine.threads import get_threads, set_threads
     from timing import GROUP_GOALS, HEAD, goals, group_means, line, mean_line, measure
     chosen = {group: cases for group, cases in GROUPS.items() if not args.only or any(word in group for word in args.only)}
     if not chosen: parser.error(f"argument --only: no group of {', '.join(GROUPS)} contains {' or '.join(args.only)}")

@@ -4,7 +4,8 @@ from .activations import (ELU, GELU, ArcTan, LeakyReLU, Linear, ReLU, Sigmoid, S
                           normal_cdf)
 from .datasets import (Data, Dataset, digits, fashion_mnist, flip, initialize_dataset, iris, min_max, mnist, one_hot, shift, standardization,
                        stratified_split, write_predictions)
-from .fast import is_fast, use_fast
+from .engine.table import is_fast, use_fast
+from .engine.threads import get_threads, set_threads
 from .gradcheck import adjoint_error, check_gradients, complex_step_gradient, numerical_gradient, relative_error
 from .layers import *
 from .logs import History, Logger
@@ -14,5 +15,4 @@ from .metrics import accuracy, confusion_matrix, top_k_accuracy
 from .models import NeuralNetwork, initialize_model
 from .optimizers import SGD, Adam, AdamW, Nesterov, RMSProp, clip_by_global_norm, initialize_optimizer
 from .schedulers import initialize_scheduler
-from .threads import get_threads, set_threads
 from .weights import initialize_weights

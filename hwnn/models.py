@@ -20,6 +20,7 @@ from fastcore.basics import patch
 from .activations import Linear, SoftMax
 from .checks import check_array, check_finite, check_flag, check_number, check_one_hot, shape_text
 from .datasets import Dataset
+from .engine.table import run
 from .layers.base import initialize_layer
 from .logs import History, progress
 from .losses import BinaryCrossEntropy, CrossEntropy, cross_entropy_and_gradient, cross_entropy_from_logits, initialize_loss
@@ -135,7 +136,7 @@ def update(
     for (k, layer, name), grad in zip(owners, grads):
         param = layer.parameters[name]
         step = self.optimizer.update(f"{k}.{name}", param, grad, epoch)
-        take_step(param, step)
+        run(take_step, param, step)
         if norms is not None: norms[f"{k}_{name}"] += [np.linalg.norm(A) for A in (layer.gradients[name], step, param)]
 
 # %% ../nbs/11_models.ipynb #4d1fa91c

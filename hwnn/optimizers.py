@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from .checks import check_array, check_number, create
-from .fast import taken_over
+from .engine.table import run
 from .schedulers import initialize_scheduler
 
 # %% ../nbs/08_optimizers.ipynb #2e207b6a
@@ -55,7 +55,6 @@ def _with_decay(weight_decay, param, param_grad):
     return g
 
 # %% ../nbs/08_optimizers.ipynb #e619f4ab
-@taken_over   # by a compiled loop where Numba is installed
 def momentum_step(
     v: np.ndarray,    # the velocity, changed in place
     g: np.ndarray,    # the gradient: same shape, same dtype
@@ -70,7 +69,6 @@ def momentum_step(
     return step
 
 # %% ../nbs/08_optimizers.ipynb #5470c3cc
-@taken_over
 def take_step(
     param: np.ndarray,  # the parameter, changed in place
     step: np.ndarray,   # what to subtract from it
@@ -112,7 +110,7 @@ class SGD(Optimizer):
             g = _with_decay(self.weight_decay, param, param_grad)
             if not self.momentum: return lr*g
             if v is None: v = self.cache[param_name] = np.zeros_like(param)
-            return self._rule(v, g, lr, self.momentum)
+            return run(self._rule, v, g, lr, self.momentum)
 
     _rule = staticmethod(momentum_step)
 
@@ -148,7 +146,6 @@ def initialize_optimizer(
     return create("optimizer", Optimizer, OPTIMIZERS, name, **kwargs)
 
 # %% ../nbs/08b_adaptive.ipynb #ec888a45
-@taken_over
 def nesterov_step(
     w: np.ndarray,    # the velocity times the momentum, changed in place
     g: np.ndarray,    # the gradient: same shape, same dtype
@@ -181,7 +178,6 @@ class Nesterov(SGD):
     _rule = staticmethod(nesterov_step)
 
 # %% ../nbs/08b_adaptive.ipynb #7cea1bb2
-@taken_over
 def rms_step(
     v: np.ndarray,  # the running mean square, changed in place
     g: np.ndarray,  # the gradient: same shape, same dtype
@@ -233,10 +229,9 @@ class RMSProp(Optimizer):
         lr = float(self.lr_scheduler(epoch))
         if v is None: v = self.cache[param_name] = np.zeros_like(param)
         with np.errstate(under="ignore"):  # squares of small gradients end at 0
-            return rms_step(v, _with_decay(self.weight_decay, param, param_grad), lr, self.rho, self.eps)
+            return run(rms_step, v, _with_decay(self.weight_decay, param, param_grad), lr, self.rho, self.eps)
 
 # %% ../nbs/08b_adaptive.ipynb #90792091
-@taken_over
 def adam_step(
     m: np.ndarray,  # the running mean, changed in place
     v: np.ndarray,  # the running mean square, changed in place
@@ -306,7 +301,7 @@ class Adam(Optimizer):
     def _step(self, state, g, lr):
         state["steps"] += 1
         with np.errstate(under="ignore"):  # means that fade away and squares of small gradients end at 0
-            return adam_step(state["mean"], state["mean_square"], g, lr, self.beta1, self.beta2, self.eps, state["steps"])
+            return run(adam_step, state["mean"], state["mean_square"], g, lr, self.beta1, self.beta2, self.eps, state["steps"])
 
 # %% ../nbs/08b_adaptive.ipynb #b18ca323
 class AdamW(Adam):

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from hwnn.datasets import Dataset, iris
 from hwnn.layers import BatchNorm1D, FullyConnected, LayerNorm
-from hwnn.layers.batchnorm import BLOCK, batchnorm_test, batchnorm_test_backward, batchnorm_train, batchnorm_train_backward
+from hwnn.engine.blocks import BLOCK
+from hwnn.layers.batchnorm import batchnorm_test, batchnorm_test_backward, batchnorm_train, batchnorm_train_backward
 from hwnn.layers.layernorm import layernorm, layernorm_backward
 from hwnn.models import NeuralNetwork
 

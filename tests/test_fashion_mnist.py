@@ -2,7 +2,7 @@
 It takes so long that it is there only where HWNN_SLOW is set, as in .ci/run."""
 import os
 
-from hwnn.fast import is_fast, use_fast
+from hwnn.engine.table import is_fast, use_fast
 from hwnn.models import initialize_model
 from hwnn.train import deep_layers, load_dataset, run_args
 

@@ -1,10 +1,12 @@
-"""The compiled functions of the extra `fast`: the same as NumPy's, and as PyTorch's, for random cases and at the edges."""
+"""The engine: whatever takes the place of a function returns what that function returns, and what PyTorch does, for random cases and at the edges."""
 import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,8 @@ import pytest
 
 import hwnn
 from hwnn.all import *
+from hwnn.engine.table import NUMPY, compiled, run
 from hwnn.layers.batchnorm import batchnorm_train
-from hwnn.layers.blocks import correlate, input_gradient, weight_gradients
 from hwnn.layers.convolution import conv2d, conv2d_backward
 from hwnn.layers.fully_connected import affine, affine_backward
 from hwnn.layers.pooling import average_pool2d, average_pool2d_backward, max_pool2d, max_pool2d_backward
@@ -45,33 +47,106 @@ def close(ours, theirs, tolerance):
         assert a.dtype == b.dtype and np.abs(a - b).max() <= tolerance*max(1, np.abs(b).max()), np.abs(a - b).max()
 
 
-def random_convolution(rng):
+# The table: for each name arguments of the function, in float64, for a random case --------------------------------------------------------
+
+def convolution_case(rng):
+    "X, W, b, dZ, stride and pad."
     kernel_shape, stride = (tuple(rng.integers(1, top, 2).tolist()) for top in (6, 4))
     if rng.random() < 0.5: kernel_shape, stride = (3, 3), (1, 1)   # Winograd's case, if the channels fit
     pad = tuple(tuple(rng.integers(0, 5, 2).tolist()) for _ in range(2))
     shape = [max(k - sum(p), 1) + int(rng.integers(0, 14)) for k, p in zip(kernel_shape, pad)]
-    channels = [int(rng.choice([1, 3, 6, 8, 16, 24])) for _ in range(2)]
+    channels = [int(rng.choice([1, 3, 6, 8, 16, 24, 32])) for _ in range(2)]
     out = [(n + sum(p) - k)//s + 1 for n, p, k, s in zip(shape, pad, kernel_shape, stride)]
     batch = int(rng.integers(1, 6))
-    arrays = [rng.normal(size=s) for s in ((batch, *shape, channels[0]), (*kernel_shape, *channels), (1, channels[1]), (batch, *out, channels[1]))]
-    return arrays, stride, pad
+    return *(rng.normal(size=s) for s in ((batch, *shape, channels[0]), (*kernel_shape, *channels), (1, channels[1]), (batch, *out, channels[1]))), stride, pad
+
+def pooling_case(rng):
+    "X, a gradient at the output, what sums are divided by, and the geometry."
+    kernel_shape, stride = (tuple(rng.integers(1, 4, 2).tolist()) for _ in range(2))
+    if rng.random() < 0.3: stride = kernel_shape
+    pad = tuple(tuple(rng.integers(0, k, 2).tolist()) for k in kernel_shape)
+    shape = int(rng.integers(1, 5)), *rng.integers(3, 12, 2).tolist(), int(rng.integers(1, 20))
+    out = [(n + sum(p) - k)//s + 1 for n, p, k, s in zip(shape[1:3], pad, kernel_shape, stride)]
+    size = rng.integers(1, 5, (1, *out, 1)).astype(float) if rng.random() < 0.5 else np.float64(3)
+    return rng.integers(0, 5, shape).astype(float), rng.normal(size=(shape[0], *out, shape[3])), size, (kernel_shape, stride, pad)
+
+def max_backward_case(rng):
+    X, dY, _, geometry = pooling_case(rng)
+    return X, import_module("hwnn.layers.pooling").max_windows(X, *geometry), dY, *geometry
+
+def shapes(*axes):
+    "Arrays of random sizes: each name among the axes one size."
+    def make(rng):
+        sizes = {name: int(rng.integers(1, 150)) for name in dict.fromkeys("".join(axes)) if name.isalpha()}
+        return [rng.normal(size=tuple(sizes.get(name, 1) for name in axis)) for axis in axes]
+    return make
+
+def with_numbers(make, *numbers): return lambda rng: [*make(rng), *numbers]
+
+def positive(make, k): return lambda rng: [np.abs(A) if i == k else A for i, A in enumerate(make(rng))]
+
+def from_convolution(names):
+    def make(rng):
+        X, W, b, dZ, stride, pad = convolution_case(rng)
+        return [dict(X=X, W=W, b=b, dZ=dZ, stride=stride, pad=pad, kernel_shape=W.shape[:2], shape=X.shape[1:3])[name] for name in names.split()]
+    return make
+
+def from_pooling(names):
+    def make(rng):
+        X, dY, size, geometry = pooling_case(rng)
+        return [A for name in names.split() for A in dict(X=[X], dY=[dY], size=[size], shape=[X.shape[1:3]], geometry=geometry)[name]]
+    return make
+
+CASES = dict(
+    rowwise=lambda rng: [np.tanh, *shapes("ij")(rng)], rectify=shapes("ijk"), rectify_backward=shapes("ij", "ij"), softmax=shapes("ij"), log_probabilities=shapes("ij"),
+    momentum_step=with_numbers(shapes("ij", "ij"), 0.1, 0.9), nesterov_step=with_numbers(shapes("ij", "ij"), 0.1, 0.9), take_step=shapes("ij", "ij"),
+    rms_step=positive(with_numbers(shapes("ij", "ij"), 0.1, 0.9, 1e-8), 0), adam_step=positive(with_numbers(shapes("ij", "ij", "ij"), 0.1, 0.9, 0.99, 1e-8, 3), 1),
+    affine_map=shapes("ij", "jk", "1k"), transposed_map=shapes("ik", "jk"), weight_gradient=shapes("ij", "ik"),
+    correlate=from_convolution("X W b stride pad"), weight_gradients=from_convolution("X dZ kernel_shape stride pad"), input_gradient=from_convolution("dZ W shape stride pad"),
+    max_windows=from_pooling("X geometry"), max_windows_backward=max_backward_case, mean_windows=from_pooling("X size geometry"), mean_windows_backward=from_pooling("dY size shape geometry"),
+    statistics=shapes("ij"), standardise=shapes("ij", *["1j"]*5), parameter_gradients=shapes("ij", "ij"), projected_gradient=shapes("ij", "ij", *["1j"]*3))
 
 
-@pytest.mark.parametrize("dtype,tolerance", [(np.float64, 1e-12), (np.float32, 3e-5)])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_convolution(dtype, tolerance, threads, monkeypatch):
-    before = get_threads()
-    for worth in ("hwnn.threads.WORTH", "hwnn.compiled.sharing.WORTH"): monkeypatch.setattr(worth, 1)   # two threads for small arrays too
-    set_threads(threads)
-    rng = np.random.default_rng(0)
+def page_function(name):
+    "The function of the library that has this name."
+    found = {getattr(import_module(f"hwnn.{module}"), name, None) for module in ("activations", "losses", "optimizers", *(f"layers.{m}" for m in ("fully_connected", "convolution", "pooling", "batchnorm")))}
+    (fn,) = found - {None}
+    return fn
+
+
+def test_every_offer_is_known():
+    assert set(NUMPY) | set(compiled()) == set(CASES)
+    for name, fn in compiled().items(): assert list(signature(fn).parameters) == list(signature(page_function(name)).parameters), name
+    for name, fn in NUMPY.items():
+        first, *others = signature(fn).parameters.values()
+        assert first.name == "fn" and (others[-1].kind is others[-1].VAR_POSITIONAL or [p.name for p in others] == list(signature(page_function(name)).parameters)), name
+
+
+def arrays(result): return [np.asarray(A) for A in (result if isinstance(result, (tuple, list)) else [result]) if A is not None]
+
+
+@pytest.mark.parametrize("dtype,tolerance", [(np.float64, 1e-10), (np.float32, 5e-5)])
+@pytest.mark.parametrize("floor,name", [("numpy", name) for name in NUMPY] + [("compiled", name) for name in compiled()])
+def test_twins_agree(floor, name, dtype, tolerance, monkeypatch):
+    "For random shapes, in one thread and in two, in blocks however small: what is returned, and what is changed in place."
+    for module in ("threads", "blocks", "loops"): monkeypatch.setattr(f"hwnn.engine.{module}.WORTH", 1)
+    for kernel in ("_by_rows", "_sums"): monkeypatch.setitem(getattr(import_module("hwnn.engine.blocks"), kernel).__kwdefaults__, "block", 100)
+    for limit in ("BLOCK", "COLUMNS"): monkeypatch.setattr(f"hwnn.engine.blocks.{limit}", 100)
+    rng, fn, before, answered = np.random.default_rng(0), page_function(name), get_threads(), 0
+    twin = (lambda *args: NUMPY[name](fn, *args)) if floor == "numpy" else compiled()[name]
     try:
-        for _ in range(150):
-            arrays, stride, pad = random_convolution(rng)
-            X, W, b, dZ = (A.astype(dtype) for A in arrays)
-            numpys, ours = both(lambda: (correlate(X, W, b, stride, pad, np.empty_like(dZ)), input_gradient(dZ, W, X.shape[1:3], stride, pad),
-                                         *weight_gradients(X, dZ, W.shape[:2], stride, pad)))
-            close(ours, numpys, tolerance)
+        for k in range(100):
+            set_threads(1 + k % 2)
+            plain, ours = ([A.astype(dtype) if isinstance(A, (np.ndarray, np.floating)) and not isinstance(A, float) else dtype(A) if isinstance(A, np.float64) else A for A in args]
+                           for args in [CASES[name](rng)] for _ in range(2))
+            expected, got = fn(*plain), twin(*ours)
+            if got is NotImplemented: continue
+            answered += 1
+            for a, b in zip(arrays(got) + [A for A in ours if isinstance(A, np.ndarray)], arrays(expected) + [A for A in plain if isinstance(A, np.ndarray)], strict=True):
+                assert a.shape == b.shape and a.dtype == b.dtype, (a.shape, b.shape, a.dtype, b.dtype)
+                assert np.abs(a - b).max() <= tolerance*max(1, np.abs(b).max()), np.abs(a - b).max()
     finally: set_threads(before)
+    assert answered > 5
 
 
 @pytest.mark.parametrize("side,channels,n_out,k,pad,stride", NINE)
@@ -163,12 +238,12 @@ def test_softmax(dtype, tolerance):
 @pytest.mark.parametrize("dtype,tolerance", [(np.float64, 1e-13), (np.float32, 1e-5)])
 def test_optimizers(name, dtype, tolerance, threads):
     start, gradients = np.random.default_rng(0).normal(size=(2, 20, 30, 401)).astype(dtype)
-    def run():
+    def steps():
         optimizer, param = initialize_optimizer(name, lr=0.01, weight_decay=0.1, **({"momentum": 0.9} if name == "SGD" else {})), start[0].copy()
-        for epoch, g in enumerate(gradients): take_step(param, optimizer.update("W", param, g, epoch))
+        for epoch, g in enumerate(gradients): run(take_step, param, optimizer.update("W", param, g, epoch))
         state = optimizer.cache["W"]
         return [param, state] if isinstance(state, np.ndarray) else [param, state["mean"], state["mean_square"]]
-    numpys, ours = both(run)
+    numpys, ours = both(steps)
     close(ours, numpys, tolerance)
 
 
@@ -261,13 +336,13 @@ def test_numba_without_its_compiler_is_left_alone():
 
 def test_what_was_compiled_from_older_files_goes(tmp_path):
     "Numba itself looks at one file, although functions of others are compiled into those of that file."
-    kept = tmp_path/"hwnn"/"compiled"/"__pycache__"
+    kept = tmp_path/"hwnn"/"engine"/"__pycache__"
     shutil.copytree(Path(hwnn.__file__).parent, tmp_path/"hwnn", ignore=shutil.ignore_patterns("__pycache__"))
     kept.mkdir()
     for name, time in (("old.nbi", 0), ("new.nbi", 2**31)):
         (kept/name).touch()
         os.utime(kept/name, (time, time))
-    subprocess.run([sys.executable, "-c", "import hwnn.compiled"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=True)
+    subprocess.run([sys.executable, "-c", "from hwnn.engine.table import compiled; compiled()"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=True)
     assert not (kept/"old.nbi").exists() and (kept/"new.nbi").exists()
 
 

@@ -109,6 +109,8 @@ def test_what_stands_twice_is_the_same():
 
 def public():
     import hwnn
+    from hwnn.engine.table import NUMPY, compiled
+    twins = [*NUMPY.values(), *compiled().values()]   # documented where the functions are whose place they take
     for info in walk_packages(hwnn.__path__, "hwnn."):
         if info.name.rsplit(".", 1)[1].startswith("_") or info.name == "hwnn.all": continue
         try: module = import_module(info.name)
@@ -117,7 +119,7 @@ def public():
             raise
         for name in getattr(module, "__all__", []):
             thing = getattr(module, name)
-            if isfunction(thing): yield thing
+            if isfunction(thing) and thing not in twins: yield thing
             if isclass(thing):
                 yield thing
                 yield from (f for n, f in getmembers(thing, isfunction) if not n.startswith("_") and f.__module__ == info.name)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from threading import Event, Thread
+from threading import Event, Thread, current_thread, main_thread
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_info
 
 from hwnn.all import *
 from hwnn.layers.convolution import conv2d, conv2d_backward
-from hwnn.threads import busy, one_blas_thread, parallel
+from hwnn.engine.threads import busy, one_blas_thread, parallel
 
 NINE = [(28, 1, 32, 3, 1, 1), (28, 1, 6, 5, 2, 1), (14, 32, 64, 3, 1, 1), (32, 3, 32, 3, 1, 1), (16, 64, 128, 3, 1, 1), (32, 16, 16, 3, 1, 1), (8, 128, 128, 3, 1, 1),
         (32, 64, 64, 3, 1, 2), (28, 64, 64, 1, 0, 1)]   # image side, channels in and out, kernel, padding, stride: those of the benchmark
@@ -131,7 +131,7 @@ def test_blas_gets_its_threads_back_after_an_interrupt(threads, monkeypatch):
 
     def interrupted(counts): raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), one_blas_thread(): patch.setattr("hwnn.threads._tell_blas", interrupted)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), one_blas_thread(): patch.setattr("hwnn.engine.threads._tell_blas", interrupted)
     assert blas_threads() <= {1}
     with one_blas_thread(): pass
     assert blas_threads() <= {2}
@@ -151,7 +151,7 @@ def test_sums_do_not_depend_on_who_else_trains(threads):
 
 def test_the_number_of_threads_is_known_inside_a_part(monkeypatch, threads):
     threads(2)
-    monkeypatch.setattr("hwnn.threads._chosen", None)   # as before set_threads: what BLAS uses, which is 1 inside
+    monkeypatch.setattr("hwnn.engine.threads._chosen", None)   # as before set_threads: what BLAS uses, which is 1 inside
     assert parallel(lambda i, j: get_threads(), 4, 2**20) == [2, 2]
     with one_blas_thread(): set_threads(3)
     assert get_threads() == 3 and blas_threads() <= {3}
@@ -161,12 +161,13 @@ def test_an_interrupt_waits_for_parts_that_have_begun(threads):
     threads(2)
     begun, done = Event(), []
     def part(i, j):
-        if i == 0:
+        if current_thread() is main_thread():
             begun.wait(20)
             signal.raise_signal(signal.SIGINT)
+            time.sleep(20)   # it is interrupted
         begun.set()
         time.sleep(0.4)
-        done.append(i)
+        done.append(j - i)
     with pytest.raises(KeyboardInterrupt): parallel(part, 4, 2**20)
     assert done == [2] and not busy.locked() and blas_threads() <= {2}
 

@@ -82,7 +82,8 @@ def api_pages(
                 values.append(name)
                 continue
             body += entry(thing, name, 2, links(thing, name))
-            rows.append(f"| [{name}](/{page_of(module)}.html#{name}) | {escaped((inspect.getdoc(thing) or '').splitlines()[0])} |")
+            first_line = (inspect.getdoc(thing) or "").partition("\n")[0]
+            rows.append(f"| [{name}](/{page_of(module)}.html#{name}) | {escaped(first_line)} |")
             if inspect.isclass(thing):
                 for method, f in methods(thing): body += entry(f, f"{name}.{method}", 3, links(f, f"{name}.{method}"))
                 base = thing.__mro__[1]

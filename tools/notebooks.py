@@ -28,7 +28,7 @@ def execute(path, run_all=False):
     for cell in code:
         if kept(cell.source, code[0].source, run_all): cell.metadata["tags"] = ["skip-execution"]
     # The pages tell what NumPy does, and their outputs are to be the same with and without Numba.
-    first = "--IPKernelApp.exec_lines=__import__('hwnn.fast').fast.use_fast(False)"
+    first = "--IPKernelApp.exec_lines=__import__('hwnn.engine.table').engine.table.use_fast(False)"
     client = NotebookClient(nb, timeout=900, kernel_name="python3", resources={"metadata": {"path": path.parent}}, extra_arguments=[first])
     # IN_TEST tells hwnn.figures to store the static form of a widget, which is the same in every run.
     client.execute(env={**os.environ, "IN_TEST": "1", "PYTHONPATH": str(root)})

@@ -6,6 +6,7 @@ import os, shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+WITHOUT = os.environ.get("HWNN_WITHOUT", "").split()
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
 OPTIONAL = {  # name -> what it is called, whether it is here, and the command that adds it
     "torch": ("PyTorch", lambda: find_spec("torch"), ".venv/bin/pip install torch==2.13.0"),
@@ -18,7 +19,7 @@ OPTIONAL = {  # name -> what it is called, whether it is here, and the command t
 
 def has(name):
     "Whether it is here, and HWNN_WITHOUT does not say to do without it."
-    return name not in os.environ.get("HWNN_WITHOUT", "").split() and bool(OPTIONAL[name][1]())
+    return name not in WITHOUT and bool(OPTIONAL[name][1]())
 
 
 def directives(source):

@@ -39,7 +39,7 @@ def run(python, versions, folder):
         out.seek(0)
         text = out.read()
     result = re.findall(r"(?m)^(?:=+ )?((?:\d+ \w+,? ?)+)in ", text)
-    if not result or "failed" in result[-1] or "error" in result[-1]: print(text[-6000:])
+    if not result or "failed" in result[-1] or "error" in result[-1]: print(text.partition("= FAILURES =")[2] or text[-6000:])
     full = subprocess.run([env/"bin/python", "-V"], capture_output=True, text=True).stdout.split()[-1]
     return [full, versions, *(freeze.get(name, "") for name in SHOWN), result[-1].strip() if result else "did not run", str(date.today())]
 

@@ -10,38 +10,32 @@ import numpy as np
 
 from ..activations import initialize_activation
 from ..checks import check_array, check_number, check_same_precision
-from ..fast import taken_over
+from ..engine.table import run
 from .base import Layer, check_gradient, check_input
-from ..threads import product
 from ..weights import initialize_weights
 
 # %% ../../nbs/layers/01_fully_connected.ipynb #ca6b44b5
-@taken_over
 def affine_map(
     X: np.ndarray,  # (batch, n_in)
     W: np.ndarray,  # (n_in, n_out)
     b: np.ndarray,  # (1, n_out)
 ) -> np.ndarray:
     "`X @ W + b`, (batch, n_out); shapes are not checked."
-    Z = product(X, W, np.result_type(X, W, b))   # complex where only b is
-    Z += b
-    return Z
+    return X @ W + b
 
-@taken_over
 def transposed_map(
     dZ: np.ndarray,  # (batch, n_out), gradient of the loss at Z
     W: np.ndarray,   # (n_in, n_out)
 ) -> np.ndarray:
     "`dZ @ W.T`, (batch, n_in), the gradient at X; shapes are not checked."
-    return product(dZ, W.T)
+    return dZ @ W.T
 
-@taken_over
 def weight_gradient(
     X: np.ndarray,   # (batch, n_in)
     dZ: np.ndarray,  # (batch, n_out), gradient of the loss at Z
 ) -> np.ndarray:
     "`X.T @ dZ`, (n_in, n_out), the gradient at W; shapes are not checked."
-    return product(X.T, dZ)
+    return X.T @ dZ
 
 # %% ../../nbs/layers/01_fully_connected.ipynb #d45d6aeb
 def affine(
@@ -54,7 +48,7 @@ def affine(
     check_array("affine", "W", W, X.shape[1], "n_out")
     check_array("affine", "b", b, 1, W.shape[1])
     check_same_precision("affine", X=X, W=W, b=b)
-    return affine_map(X, W, b), (X, W)
+    return run(affine_map, X, W, b), (X, W)
 
 # %% ../../nbs/layers/01_fully_connected.ipynb #d3b33584
 def affine_backward(
@@ -66,7 +60,7 @@ def affine_backward(
     X, W = ctx
     check_array("affine_backward", "dZ", dZ, len(X), W.shape[1])
     check_same_precision("affine_backward", X=X, W=W, dZ=dZ)
-    return None if skip_dX else transposed_map(dZ, W), weight_gradient(X, dZ), dZ.sum(axis=0, keepdims=True)
+    return None if skip_dX else run(transposed_map, dZ, W), run(weight_gradient, X, dZ), dZ.sum(axis=0, keepdims=True)
 
 # %% ../../nbs/layers/01_fully_connected.ipynb #4913ba42
 class FullyConnected(Layer):

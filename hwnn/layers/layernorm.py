@@ -11,6 +11,7 @@ from fastcore.basics import AttrDict
 
 from ..checks import check_array, check_number, check_same_precision
 from .base import Layer, check_gradient, check_input
+from ..engine.table import run
 from .batchnorm import check_statistics, parameter_gradients
 
 # %% ../../nbs/layers/08_layernorm.ipynb #99575a48
@@ -54,13 +55,13 @@ def layernorm_backward(
     check_array("layernorm_backward", "dY", dY, *ctx.X_hat.shape)
     check_same_precision("layernorm_backward", X_hat=ctx.X_hat, dY=dY)
     rows = [np.ascontiguousarray(A).reshape(-1, A.shape[-1]) for A in (dY, ctx.X_hat)]
-    if skip_dX: return None, *parameter_gradients(*rows)
+    if skip_dX: return None, *run(parameter_gradients, *rows)
     dX = dY*ctx.gamma[0]   # dX_hat, which becomes dX in place
     along = (dX*ctx.X_hat).mean(axis=-1, keepdims=True)
     dX -= dX.mean(axis=-1, keepdims=True)
     dX -= ctx.X_hat*along
     dX /= ctx.s
-    return dX, *parameter_gradients(*rows)
+    return dX, *run(parameter_gradients, *rows)
 
 # %% ../../nbs/layers/08_layernorm.ipynb #63df87e1
 class LayerNorm(Layer):

@@ -12,8 +12,7 @@ import numpy as np
 from ..checks import check_array, check_choice, check_flag, check_same_precision
 from .base import Layer, check_gradient, check_input
 from .windows import kernel_pair, output_shape, pad_pairs, stride_pair
-from ..fast import taken_over
-from ..threads import empty, for_blocks
+from ..engine.table import run
 
 # %% ../../nbs/layers/05_pooling.ipynb #df5d01b7
 def pooled_shape(
@@ -49,45 +48,36 @@ def places(
     return [((every, i, j), (every, r, q)) for i, r in rows for j, q in cols]
 
 # %% ../../nbs/layers/05_pooling.ipynb #5cbad9a7
-@taken_over
 def max_windows(
     X: np.ndarray,        # (batch, rows, cols, channels)
-    Y: np.ndarray,        # (batch, out_rows, out_cols, channels), overwritten with the maxima
     kernel_shape: tuple,  # (k_h, k_w)
     stride: tuple,        # (s_h, s_w)
     pad: tuple,           # ((top, bottom), (left, right))
-):
-    "Write the maximum of each window into `Y`; shapes and dtypes are not checked."
-    at = places(X.shape[1:3], kernel_shape, stride, pad, Y.shape[1:3])
-    def work(part):
-        y, pixels = Y[part], X[part]
-        y[...] = -np.inf
-        for o, x in at: np.maximum(y[o], pixels[x], out=y[o])
-    for_blocks(work, len(X), X.size)
+) -> np.ndarray:
+    "The maximum of each window, (batch, out_rows, out_cols, channels); shapes and dtypes are not checked."
+    out = output_shape("max_windows", X.shape[1:3], kernel_shape, stride, pad)
+    Y = np.full((len(X), *out, X.shape[3]), -np.inf, X.dtype)
+    for o, x in places(X.shape[1:3], kernel_shape, stride, pad, out): np.maximum(Y[o], X[x], out=Y[o])
+    return Y
 
 # %% ../../nbs/layers/05_pooling.ipynb #9d093c66
-@taken_over
 def max_windows_backward(
     X: np.ndarray,        # (batch, rows, cols, channels)
     Y: np.ndarray,        # (batch, out_rows, out_cols, channels), the maxima
     dY: np.ndarray,       # shaped like Y: gradient of the loss there
-    dX: np.ndarray,       # shaped like X, overwritten with the gradient there
     kernel_shape: tuple,  # (k_h, k_w)
     stride: tuple,        # (s_h, s_w)
     pad: tuple,           # ((top, bottom), (left, right))
-):
-    "Write the gradient at X into `dX`; the winners of a window share its gradient equally. Shapes and dtypes are not checked."
+) -> np.ndarray:
+    "The gradient at X; the winners of a window share its gradient equally. Shapes and dtypes are not checked."
     at = places(X.shape[1:3], kernel_shape, stride, pad, Y.shape[1:3])
-    def work(part):
-        y, pixels, gradient = Y[part], X[part], dX[part]
-        won = [pixels[x] == y[o] for o, x in at]
-        winners = np.zeros(y.shape, dtype=np.min_scalar_type(len(at)))
-        for (o, _), w in zip(at, won): winners[o] += w.view(np.uint8)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.divide(dY[part], winners, dtype=dY.dtype)
-            gradient[...] = 0
-            for (o, x), w in zip(at, won): gradient[x] += w*share[o]
-    for_blocks(work, len(X), X.size)
+    dX, winners = np.zeros(X.shape, dY.dtype), np.zeros(Y.shape, dtype=np.min_scalar_type(len(at)))
+    won = [X[x] == Y[o] for o, x in at]
+    for (o, _), w in zip(at, won): winners[o] += w.view(np.uint8)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = np.divide(dY, winners, dtype=dY.dtype)
+        for (o, x), w in zip(at, won): dX[x] += w*share[o]
+    return dX
 
 # %% ../../nbs/layers/05_pooling.ipynb #5a10a145
 def max_pool2d(
@@ -100,8 +90,8 @@ def max_pool2d(
     check_array("max_pool2d", "X", X, "batch", "rows", "cols", "channels")
     kernel_shape, stride = kernel_pair("max_pool2d", kernel_shape), stride_pair("max_pool2d", stride)
     geometry = kernel_shape, stride, pad_pairs("max_pool2d", pad, kernel_shape)
-    Y = empty((len(X), *pooled_shape("max_pool2d", X.shape[1:3], *geometry), X.shape[3]), X.dtype)
-    max_windows(X, Y, *geometry)
+    pooled_shape("max_pool2d", X.shape[1:3], *geometry)   # refuses windows that are all padding
+    Y = run(max_windows, X, *geometry)
     return Y, (X, Y, geometry)
 
 # %% ../../nbs/layers/05_pooling.ipynb #f201ddce
@@ -113,46 +103,36 @@ def max_pool2d_backward(
     X, Y, geometry = ctx
     check_array("max_pool2d_backward", "dY", dY, *Y.shape)
     check_same_precision("max_pool2d_backward", X=X, dY=dY)
-    dX = empty(X.shape, dY.dtype)
-    max_windows_backward(X, Y, dY, dX, *geometry)
-    return dX
+    return run(max_windows_backward, X, Y, dY, *geometry)
 
 # %% ../../nbs/layers/05_pooling.ipynb #8254251f
-@taken_over
 def mean_windows(
     X: np.ndarray,        # (batch, rows, cols, channels)
-    Y: np.ndarray,        # (batch, out_rows, out_cols, channels), overwritten with the means
     size,                 # what the sums are divided by: a number, or an array (1, out_rows, out_cols, 1)
     kernel_shape: tuple,  # (k_h, k_w)
     stride: tuple,        # (s_h, s_w)
     pad: tuple,           # ((top, bottom), (left, right))
-):
-    "Write the sum of each window, divided by `size`, into `Y`; shapes and dtypes are not checked."
-    at = places(X.shape[1:3], kernel_shape, stride, pad, Y.shape[1:3])
-    def work(part):
-        y, pixels = Y[part], X[part]
-        y[...] = 0
-        for o, x in at: y[o] += pixels[x]
-        y /= size
-    for_blocks(work, len(X), X.size)
+) -> np.ndarray:
+    "The sum of each window, divided by `size`, (batch, out_rows, out_cols, channels); shapes and dtypes are not checked."
+    out = output_shape("mean_windows", X.shape[1:3], kernel_shape, stride, pad)
+    Y = np.zeros((len(X), *out, X.shape[3]), X.dtype)
+    for o, x in places(X.shape[1:3], kernel_shape, stride, pad, out): Y[o] += X[x]
+    Y /= size
+    return Y
 
 # %% ../../nbs/layers/05_pooling.ipynb #91cfa6ae
-@taken_over
 def mean_windows_backward(
     dY: np.ndarray,       # (batch, out_rows, out_cols, channels), gradient of the loss at the means
-    dX: np.ndarray,       # (batch, rows, cols, channels), overwritten with the gradient at X
     size,                 # what the sums were divided by
+    shape: tuple,         # (rows, cols) of the image
     kernel_shape: tuple,  # (k_h, k_w)
     stride: tuple,        # (s_h, s_w)
     pad: tuple,           # ((top, bottom), (left, right))
-):
-    "Write the gradient at X into `dX`: each pixel of a window gets the same share of the gradient of its mean. Shapes and dtypes are not checked."
-    at = places(dX.shape[1:3], kernel_shape, stride, pad, dY.shape[1:3])
-    def work(part):
-        gradient, share = dX[part], dY[part]/size
-        gradient[...] = 0
-        for o, x in at: gradient[x] += share[o]
-    for_blocks(work, len(dX), dX.size)
+) -> np.ndarray:
+    "The gradient at the images: each pixel of a window gets the same share of the gradient of its mean. Shapes and dtypes are not checked."
+    dX, share = np.zeros((len(dY), *shape, dY.shape[3]), dY.dtype), dY/size
+    for o, x in places(shape, kernel_shape, stride, pad, dY.shape[1:3]): dX[x] += share[o]
+    return dX
 
 # %% ../../nbs/layers/05_pooling.ipynb #034bb6cf
 def average_pool2d(
@@ -168,13 +148,10 @@ def average_pool2d(
     geometry = kernel_shape, stride, pad_pairs("average_pool2d", pad, kernel_shape)
     check_flag("average_pool2d", "count_include_pad", count_include_pad)
     sized = output_shape if count_include_pad else pooled_shape
-    out = sized("average_pool2d", X.shape[1:3], *geometry)
-    Y, dtype = empty((len(X), *out, X.shape[3]), X.dtype), X.real.dtype
-    if count_include_pad: size = dtype.type(kernel_shape[0]*kernel_shape[1])
-    else:
-        size = np.empty((1, *out, 1), dtype)
-        mean_windows(np.ones((1, *X.shape[1:3], 1), dtype), size, 1, *geometry)   # counts the pixels
-    mean_windows(X, Y, size, *geometry)
+    sized("average_pool2d", X.shape[1:3], *geometry)
+    dtype = X.real.dtype
+    size = dtype.type(kernel_shape[0]*kernel_shape[1]) if count_include_pad else mean_windows(np.ones((1, *X.shape[1:3], 1), dtype), 1, *geometry)   # counts the pixels
+    Y = run(mean_windows, X, size, *geometry)
     return Y, (X.shape, Y.shape, size, geometry)
 
 # %% ../../nbs/layers/05_pooling.ipynb #a0078507
@@ -186,9 +163,7 @@ def average_pool2d_backward(
     X_shape, Y_shape, size, geometry = ctx
     check_array("average_pool2d_backward", "dY", dY, *Y_shape)
     check_same_precision("average_pool2d_backward", X=size, dY=dY)   # size has the precision of X
-    dX = empty(X_shape, dY.dtype)
-    mean_windows_backward(dY, dX, size, *geometry)
-    return dX
+    return run(mean_windows_backward, dY, size, X_shape[1:3], *geometry)
 
 # %% ../../nbs/layers/05_pooling.ipynb #e7d73534
 class Pool2D(Layer):
