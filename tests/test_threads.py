@@ -181,3 +181,19 @@ def test_a_context_that_is_never_left_counts_for_nothing(threads):
     del context
     with one_blas_thread(): pass
     assert blas_threads() <= {2}
+
+
+def test_where_no_thread_can_be_started(threads, monkeypatch):
+    "As in a browser: the caller does all parts, the results are the same, and nothing is said."
+    threads(2)
+    rng = np.random.default_rng(0)
+    X, W, b = rng.normal(size=(16, 28, 28, 16)), rng.normal(size=(3, 3, 16, 16)), rng.normal(size=(1, 16))
+    def passes():
+        Z, ctx = conv2d(X, W, b, 1, 1)
+        return Z, *conv2d_backward(Z, ctx)
+    expected = passes()
+    def refused(self): raise RuntimeError("can't start new thread")
+    monkeypatch.setattr("hwnn.engine.threads._pool", (0, None))
+    monkeypatch.setattr(Thread, "start", refused)
+    for _ in range(2):
+        for a, b_ in zip(passes(), expected, strict=True): np.testing.assert_array_equal(a, b_)
