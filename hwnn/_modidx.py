@@ -128,6 +128,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'hwnn.engine.blocks': { 'hwnn.engine.blocks._by_rows': ('engine/blocks.html#_by_rows', 'hwnn/engine/blocks.py'),
                                     'hwnn.engine.blocks._channels_first': ('engine/blocks.html#_channels_first', 'hwnn/engine/blocks.py'),
                                     'hwnn.engine.blocks._columns': ('engine/blocks.html#_columns', 'hwnn/engine/blocks.py'),
+                                    'hwnn.engine.blocks._gathered': ('engine/blocks.html#_gathered', 'hwnn/engine/blocks.py'),
                                     'hwnn.engine.blocks._sums': ('engine/blocks.html#_sums', 'hwnn/engine/blocks.py'),
                                     'hwnn.engine.blocks.affine_map': ('engine/blocks.html#affine_map', 'hwnn/engine/blocks.py'),
                                     'hwnn.engine.blocks.correlate': ('engine/blocks.html#correlate', 'hwnn/engine/blocks.py'),

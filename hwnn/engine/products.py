@@ -221,7 +221,7 @@ def _pays(what, pixels, W_shape, stride):
     return stride == (1, 1) or 4*n_out >= channels        # dX
 
 # %% ../../nbs/engine/04_products.ipynb #9e27bcb6
-SOME, STRIP, PRODUCTS = 2**16, 256, 2**15   # numbers of images at a time, pixels in a short sum, numbers scattered at a time: what stays in the cache
+SOME, STRIP, PRODUCTS = 2**13, 256, 2**15   # numbers of images at a time, pixels in a short sum, numbers scattered at a time: what stays in the cache
 
 @compiled
 def window(X, r, q, F):
@@ -300,7 +300,7 @@ def add_rows(A, total):
 # %% ../../nbs/engine/04_products.ipynb #01bdc452
 @compiled
 def _weight_gradients(start, stop, X, dZ, kernel, stride, pad, dW, db):
-    "Add the gradients of the images from start to stop to dW (taps, whole vectors) and db."
+    "Add the gradients of the images from start to stop to dW (taps, whole vectors) and db, in double precision."
     F, (_, rows, cols, n_out), width = frames(X, pad, stop - start), dZ.shape, dW.shape[1]
     windows, taps, outs, strip = _windows(F, (rows, cols), stride), _taps(F, kernel), grid(0, (1, 1, len(dW)), (0, 0, width)), np.zeros((STRIP, width), dZ.dtype)
     for n in range(start, stop, len(F)):
@@ -308,11 +308,11 @@ def _weight_gradients(start, stop, X, dZ, kernel, stride, pad, dW, db):
         images, g = _framed(X, n, some, pad, F), dZ[n:n + some].reshape(-1, n_out)
         for p in range(0, len(g), STRIP):
             part = g[p:p + STRIP]
-            add_rows(part, db)
             if width != n_out:
                 for i in range(len(part)):
                     for j in range(n_out): strip[i, j] = part[i, j]
                 part = strip[:len(part)]
+            add_rows(part, db)
             multiply(images.reshape(-1), taps, windows[p:p + len(part)], part.reshape(-1), width, BYTES//dW.itemsize, dW.reshape(-1), outs, width, strip[0], True)
 
 def direct_weight_gradients(
@@ -325,11 +325,11 @@ def direct_weight_gradients(
     "`weight_gradients` of the library."
     (k_h, k_w), channels, n_out = kernel_shape, X.shape[3], dZ.shape[3]
     def part(start, stop):
-        dW, db = np.zeros((k_h*k_w*channels, _whole(n_out, X.dtype)), X.dtype), np.zeros(n_out)
+        dW, db = np.zeros((k_h*k_w*channels, _whole(n_out, X.dtype)), X.dtype), np.zeros(_whole(n_out, X.dtype))
         _weight_gradients(start, stop, X, dZ, kernel_shape, stride, pad, dW, db)
         return dW, db
     dWs, dbs = zip(*parallel(part, len(X), _work(dZ[..., 0].size, (k_h, k_w, channels, n_out), X.dtype)))
-    return np.ascontiguousarray(sum(dWs)[:, :n_out]).reshape(k_h, k_w, channels, n_out), sum(dbs)[None].astype(X.dtype)
+    return np.ascontiguousarray(sum(dWs)[:, :n_out]).reshape(k_h, k_w, channels, n_out), sum(dbs)[None, :n_out].astype(X.dtype)
 
 # %% ../../nbs/engine/04_products.ipynb #2fda61c1
 @compiled
