@@ -10,6 +10,7 @@ import textbook
 import torch
 from hwnn.datasets import Dataset
 from hwnn.engine.table import is_fast, use_fast
+from hwnn.engine.table import run as run_fastest
 from hwnn.layers.batchnorm import batchnorm_train, batchnorm_train_backward
 from hwnn.layers.convolution import conv2d, conv2d_backward
 from hwnn.layers.fully_connected import affine, affine_backward
@@ -159,7 +160,7 @@ def optimizer(measure):
     def our_update(name, settings):
         param, opt = start.copy(), initialize_optimizer(name, **settings)
         def run():
-            take_step(param, opt.update("p", param, g, 0))   # as NeuralNetwork.update does
+            run_fastest(take_step, param, opt.update("p", param, g, 0))   # as NeuralNetwork.update does
             return [param]
         return run
     def their_update(optimizer, **settings):
@@ -191,12 +192,12 @@ def steps(name, dtype):
 
 
 def training_step(measure):
-    for name, goal in dict(a=0.8, b=1.0, c=1.2).items():
+    for name, (goal, fast_goal) in dict(a=(0.8, 0.8), b=(1.0, 0.7), c=(1.2, 0.6)).items():
         # The third loss is right only if gradients and updates are. In float32 rounding alone moves that of (c) by half a percent.
         agree(steps(name, np.float64), images, calls=3, tolerance=1e-9)
         fns = steps(name, np.float32)
         agree(fns, images)
-        yield record("training step", NAMES[name], measure(fns, budget=15), goal=goal)
+        yield record("training step", NAMES[name], measure(fns, budget=15), goal=goal, fast_goal=fast_goal)
 
 
 def scikit_learn(measure):

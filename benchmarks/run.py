@@ -2,6 +2,7 @@
 
     make bench                                  everything: about eight minutes on two cores
     make bench ARGS="--quick --only conv pool"  two samples, groups whose names contain one of the words; writes nothing
+    make bench ARGS="--avx2"                    all contestants as on a processor that has no AVX-512; writes benchmarks/results_avx2.json
 """
 import argparse
 import json
@@ -16,6 +17,22 @@ from pathlib import Path
 
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here.parent))   # the library beside this file, wherever another copy is installed
+
+
+# What makes a processor with AVX-512 work as one with AVX2, for NumPy, its BLAS, Numba, and PyTorch with its own kernels and oneDNN's.
+AVX2 = dict(NUMBA_CPU_NAME="haswell", OPENBLAS_CORETYPE="Haswell", ONEDNN_MAX_CPU_ISA="AVX2", ATEN_CPU_CAPABILITY="avx2")
+
+
+def disabled():
+    "NumPy's names for those of its optimisations that this processor has and one with AVX2 has not."
+    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+    return " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name) and (name.startswith("AVX512") or name == "X86_V4"))
+
+
+def environment():
+    "The settings under which all contestants run, as far as they choose machine code or threads."
+    names = [*AVX2, "NPY_DISABLE_CPU_FEATURES", "NUMBA_CPU_FEATURES", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_L2_SIZE"]
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def machine():
@@ -36,8 +53,11 @@ def main():
     parser.add_argument("--quick", action="store_true", help="take two samples of each case")
     parser.add_argument("--only", nargs="+", metavar="WORD", default=[], help="only groups whose names contain one of these words")
     parser.add_argument("--threads", type=int, help="threads for both, by default one for each core")
-    parser.add_argument("--out", type=Path, help="where to write; by default benchmarks/results.json, and nothing with --quick or --only")
+    parser.add_argument("--avx2", action="store_true", help="keep all contestants from AVX-512")
+    parser.add_argument("--out", type=Path, help="where to write; by default benchmarks/results.json, with --avx2 results_avx2.json, and nothing with --quick or --only")
     args = parser.parse_args()
+    if args.avx2 and not all(os.environ.get(name) == value for name, value in AVX2.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **AVX2, "NPY_DISABLE_CPU_FEATURES": disabled()})
     missing = [name for name in ("torch", "sklearn", "numba") if find_spec(name) is None]
     if missing: sys.exit(f"The benchmark needs {' and '.join(missing)}, which is not installed here: .venv/bin/pip install torch==2.13.0 scikit-learn numba")
 
@@ -62,9 +82,9 @@ def main():
         if group in means: print(mean_line(group, means[group]))
     reached = goals(records)
     print("\n" + "\n".join(f"{g['who']:10} {g['what']:50} goal {g['goal']:8} reached {g['reached']:8} {'met' if g['met'] else 'not met'}" for g in reached))
-    out = args.out or (None if args.quick or args.only else here/"results.json")
+    out = args.out or (None if args.quick or args.only else here/("results_avx2.json" if args.avx2 else "results.json"))
     if out:
-        about = dict(date=date.today().isoformat(), machine=machine(), versions=versions(), threads=threads, group_goals=GROUP_GOALS, goals=reached)
+        about = dict(date=date.today().isoformat(), machine=machine(), versions=versions(), environment=environment(), threads=threads, group_goals=GROUP_GOALS, goals=reached)
         out.write_text(json.dumps(about, indent=1)[:-2] + ',\n "cases": [\n' + ",\n".join(map(json.dumps, records)) + "\n]}\n", encoding="utf-8")   # a line for each case
         print(f"\nwritten: {out}")
 

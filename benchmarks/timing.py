@@ -34,7 +34,7 @@ def measure(fns, budget=4.0, at_least=5, at_most=15):
     return samples
 
 
-def record(group, case, samples, goal=None, work=1, unit="s"):
+def record(group, case, samples, goal=None, fast_goal=None, work=1, unit="s"):
     """What is written for a case: its samples, and what follows from them.
     Whatever is neither hwnn nor the textbook is a yardstick, and the one with the best median counts; `work` is how many times its work hwnn did.
     "hwnn" is with NumPy alone, "hwnn fast" with the extra; a yardstick of its own, for scaling and threads, has the name of the other's and ", fast"."""
@@ -42,13 +42,14 @@ def record(group, case, samples, goal=None, work=1, unit="s"):
     against = min((who for who in samples if who not in (*OURS.values(), "textbook") and not who.endswith(", fast")), key=medians.get)
     def paired(a, b): return median(x/y for x, y in zip(samples[a], samples[b])) if a in samples and b in samples else None
     fast = paired("hwnn fast", f"{against}, fast" if f"{against}, fast" in samples else against)
-    return dict(group=group, case=case, unit=unit, work=work, goal=goal, against=against, ratio=paired("hwnn", against)/work, fast_ratio=fast and fast/work,
+    return dict(group=group, case=case, unit=unit, work=work, goal=goal, fast_goal=fast_goal or goal, against=against, ratio=paired("hwnn", against)/work, fast_ratio=fast and fast/work,
                 speedup=paired("textbook", "hwnn"), fast_speedup=paired("textbook", "hwnn fast"), median=medians, samples=samples)
 
 
 OURS = {"": "hwnn", "fast_": "hwnn fast"}   # how fields of a record begin -> whose they are
 # Geometric means that the project aims at, with NumPy alone and with the extra; goals for single cases are in their records.
-GROUP_GOALS = {"convolution": {"": 1.5, "fast_": 1.0}, "pooling": {"": 1.5, "fast_": 1.5}, "batch norm": {"": 1.5, "fast_": 1.5}}
+GROUP_GOALS = {"convolution": {"": 1.5, "fast_": 0.6}, "pooling": {"": 1.5, "fast_": 0.8}, "batch norm": {"": 1.5, "fast_": 0.8}}
+SLOWEST = {"": 2.5, "fast_": 1.0}   # the slowest convolution
 MEANS = [*GROUP_GOALS, "dense", "optimizer", "training step"]   # groups whose cases have a mean worth looking at
 
 
@@ -74,16 +75,18 @@ def goals(records):
                 rows.append((who, f"{group}, geometric mean", f"<= {goal}", f"{means[ratio]:.2f}", means[ratio] <= goal))
         if conv := [r for r in having("convolution") if r[ratio]]:
             worst, fast = max(r[ratio] for r in conv), sum(r[speedup] >= 30 for r in conv)
-            rows += [(who, "convolution, the slowest", "<= 2.5", f"{worst:.2f}", worst <= 2.5),
+            rows += [(who, "convolution, the slowest", f"<= {SLOWEST[mode]}", f"{worst:.2f}", worst <= SLOWEST[mode]),
                      (who, "convolution, 30 times as fast as the textbook", "6 of 9", f"{fast} of {len(conv)}", fast >= 6)]
         if pool := [r for r in having("pooling") if r[ratio]]:
             fast = sum(r[speedup] >= 30 for r in pool)
             rows.append((who, "pooling, 30 times as fast as the textbook", f"{len(pool)} of {len(pool)}", f"{fast} of {len(pool)}", fast == len(pool)))
-        rows += [(who, f"{r['group']}, {r['case']}", f"<= {r['goal']:.2f}", f"{r[ratio]:.2f}", r[ratio] <= r["goal"])
+        rows += [(who, f"{r['group']}, {r['case']}", f"<= {r[f'{mode}goal']:.2f}", f"{r[ratio]:.2f}", r[ratio] <= r[f"{mode}goal"])
                  for r in having("training step") + having("peak memory") + having("threads") if r[ratio]]
         if scaling := [r for r in having("scaling") if r[ratio] and r["goal"]]:
             off = max(abs(r[ratio] - 1) for r in scaling)
             rows.append((who, "scaling, largest distance from linear", "<= 10 %", f"{100*off:.0f} %", off <= 0.1))
+    over = [median(x/y for x, y in zip(r["samples"]["hwnn fast"], r["samples"]["hwnn"])) for group in MEANS for r in having(group) if {"hwnn", "hwnn fast"} <= set(r["samples"])]
+    if over: rows.append(("hwnn fast", "over hwnn with NumPy alone, the slowest of all cases", "<= 1.05", f"{max(over):.2f}", max(over) <= 1.05))
     return [dict(who=who, what=what, goal=goal, reached=reached, met=bool(met)) for who, what, goal, reached, met in rows]
 
 

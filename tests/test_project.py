@@ -134,3 +134,28 @@ def test_public_names_are_documented(thing):
     said = docments(thing)
     missing = [p for p in parameters if not said.get(p)]
     assert not missing, f"no comment for {missing}"
+
+
+def imports(file):
+    "The modules of hwnn that a file imports, at the top or anywhere else."
+    package = file.relative_to(root).parent.parts
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import): yield from (a.name for a in node.names if a.name.startswith("hwnn."))
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[:len(package) - node.level + 1], *(node.module or "").split(".")] if node.level else (node.module or "").split(".")
+            if base[0] != "hwnn": continue
+            base = ".".join(b for b in base if b)
+            for name in node.names: yield f"{base}.{name.name}" if f"{base}.{name.name}" in modules else base
+
+modules = {".".join(p.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): p for p in (root/"hwnn").rglob("*.py") if p.name != "_modidx.py"}
+
+
+def test_imports_are_floors():
+    "No file imports one that leads back to it; and the engine knows the checks and itself alone."
+    arrows = {module: {m for m in imports(path) if m in modules and m != module} for module, path in modules.items()}
+    for module, targets in arrows.items():
+        if module.startswith("hwnn.engine"): assert {t for t in targets if not t.startswith("hwnn.engine")} <= {"hwnn.checks"}, module
+    left = dict(arrows)
+    while free := [module for module, targets in left.items() if not targets & set(left)]:
+        for module in free: del left[module]
+    assert not left, f"these import each other in a circle, or what does: {sorted(left)}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import offered
 from .loops import compiled
-from .products import (_filled, BYTES, direct_correlate, direct_input_gradient, direct_weight_gradients, grid, inlined, multiply, put, spaced, STRIP, take, window)
+from .products import (_pays, _work, add_rows, BYTES, direct_correlate, direct_input_gradient, direct_weight_gradients, grid, inlined, multiply, put, spaced, take, window)
 from .threads import empty, parallel
 
 # %% ../../nbs/engine/05_winograd.ipynb #1190de77
@@ -60,7 +60,7 @@ _widen, _narrow = _both_ways(_by_G, 3, 6), _both_ways(_by_G_T, 6, 3)            
 # %% ../../nbs/engine/05_winograd.ipynb #59224531
 TILES = 2**17   # numbers in a block of transformed tiles
 
-def _some(n_in, n_out, t_w, ):
+def _some(n_in, n_out, t_w):
     "How many rows of tiles make a block."
     return max(1, TILES//(36*(n_in + n_out)*t_w))
 
@@ -82,8 +82,7 @@ def _spread_rows(dZ, start, stop, t_h, F, D, db):
     f, d, line, place, tile = F.reshape(-1), D.reshape(-1), f_cols*channels, room*channels, 0
     for k in range(start, stop):
         window(dZ[k//t_h], 4*(k % t_h), 0, F)
-        for row in F.reshape(-1, channels):
-            for c in range(channels): db[c] += row[c]
+        add_rows(F.reshape(-1, channels), db)
         for t in range(f_cols//4):
             for c in range(0, channels, lanes): _spread(f, 4*t*channels + c, line, channels, half, d, tile*channels + c, 6*place, place)
             tile += 1
@@ -114,7 +113,7 @@ def _kernels(start, stop, W, U):
 
 @compiled
 def _kernel_gradients(T, dW):
-    "G^T t G."
+    "G^T t G, for all kernels."
     (_, n_in, n_out), lanes, half = T.shape, BYTES//T.itemsize, np.empty(18*BYTES//T.itemsize, T.dtype)
     t, d, place = T.reshape(-1), dW.reshape(-1), n_in*n_out
     for k in range(0, place, lanes): _narrow(t, k, 6*place, place, half, d, k, 3*place, place)
@@ -149,7 +148,9 @@ def _backward(start, stop, X, dZ, tiles, pad, some, T, db):
         for k in range(36): multiply(V[k].reshape(-1), channels, rows[:count], D[k].reshape(-1), n_out, lanes, T[k].reshape(-1), outs, n_out, F.reshape(-1), True)
 
 # %% ../../nbs/engine/05_winograd.ipynb #503c32ad
-def _grid(size): return -(-size[0]//4), -(-size[1]//4)
+def _grid(size):
+    "Rows and columns of tiles that cover outputs of this size."
+    return -(-size[0]//4), -(-size[1]//4)
 
 def winograd_correlate(
     X: np.ndarray,  # (batch, rows, cols, in_channels), channels in whole vectors
@@ -159,10 +160,11 @@ def winograd_correlate(
     Z: np.ndarray,  # (batch, out_rows, out_cols, out_channels), overwritten
 ) -> np.ndarray:
     "`correlate` of the library for 3 by 3 kernels at stride 1, by (3), written into `Z`."
+    "`correlate` for channels in whole vectors."
     (_, _, n_in, n_out), tiles, lanes = W.shape, _grid(Z.shape[1:3]), BYTES//X.itemsize
     U, bias, some = np.empty((36, n_out//lanes, n_in, lanes), X.dtype), np.zeros(n_out, X.dtype) if b is None else b[0], _some(n_in, n_out, tiles[1])
     parallel(lambda start, stop: _kernels(start, stop, W, U), n_in, U.size)
-    parallel(lambda start, stop: _forward(start, stop, X, U, bias, tiles, pad, some, Z), len(X)*tiles[0], Z.size*n_in//16)
+    parallel(lambda start, stop: _forward(start, stop, X, U, bias, tiles, pad, some, Z), len(X)*tiles[0], _work(Z[..., 0].size, W.shape, X.dtype)//4)
     return Z
 
 def winograd_weight_gradients(
@@ -171,21 +173,22 @@ def winograd_weight_gradients(
     pad: tuple,      # ((top, bottom), (left, right))
 ):
     "`weight_gradients` of the library for 3 by 3 kernels at stride 1, by (4)."
+    "`weight_gradients` for channels in whole vectors."
     n_in, n_out, tiles = X.shape[3], dZ.shape[3], _grid(dZ.shape[1:3])
-    some = 2*_some(n_in, n_out, tiles[1])
-    def work(start, stop):
+    some = 2*_some(n_in, n_out, tiles[1])   # longer sums, fewer additions to the totals
+    def part(start, stop):
         T, db = np.zeros((36, n_in, n_out), X.dtype), np.zeros(n_out)
         _backward(start, stop, X, dZ, tiles, pad, some, T, db)
         return T, db
-    Ts, dbs = zip(*parallel(work, len(X)*tiles[0], dZ.size*n_in//16))
+    Ts, dbs = zip(*parallel(part, len(X)*tiles[0], _work(dZ[..., 0].size, (3, 3, n_in, n_out), X.dtype)//4))
     dW = np.empty((3, 3, n_in, n_out), X.dtype)
     _kernel_gradients(sum(Ts), dW)
     return dW, sum(dbs)[None].astype(X.dtype)
 
-def _saves(n_in, n_out, kernel_shape, stride, size, dtype):
-    "Whether tiles multiply less than windows do."
-    lanes, (t_h, t_w), (rows, cols) = BYTES//np.dtype(dtype).itemsize, _grid(size), size
-    return kernel_shape == (3, 3) and stride == (1, 1) and n_in % lanes == n_out % lanes == 0 and 36*t_h*t_w < 9*rows*cols
+def _saves(W_shape, stride, size, dtype):
+    "Whether tiles of whole vectors of channels multiply less than windows do."
+    (k_h, k_w, n_in, n_out), lanes, (t_h, t_w), (rows, cols) = W_shape, BYTES//np.dtype(dtype).itemsize, _grid(size), size
+    return (k_h, k_w) == (3, 3) and stride == (1, 1) and n_in % lanes == n_out % lanes == 0 and 36*t_h*t_w < 9*rows*cols
 
 # %% ../../nbs/engine/05_winograd.ipynb #284932f6
 def _room(X, W, stride, pad):
@@ -196,17 +199,21 @@ def _room(X, W, stride, pad):
 @offered
 def correlate(X, W, b, stride, pad):
     Z = _room(X, W, stride, pad)
-    if _saves(*W.shape[2:], W.shape[:2], stride, Z.shape[1:3], X.dtype): return winograd_correlate(X, W, b, pad, Z)
+    if not _pays("Z", Z[..., 0].size, W.shape, stride): return NotImplemented
+    if _saves(W.shape, stride, Z.shape[1:3], X.dtype): return winograd_correlate(X, W, b, pad, Z)
     return direct_correlate(X, W, b, stride, pad, Z)
 
 @offered
 def weight_gradients(X, dZ, kernel_shape, stride, pad):
-    if _saves(X.shape[3], dZ.shape[3], kernel_shape, stride, dZ.shape[1:3], X.dtype): return winograd_weight_gradients(X, dZ, pad)
+    W_shape = *kernel_shape, X.shape[3], dZ.shape[3]
+    if not _pays("dW", dZ[..., 0].size, W_shape, stride): return NotImplemented
+    if _saves(W_shape, stride, dZ.shape[1:3], X.dtype): return winograd_weight_gradients(X, dZ, pad)
     return direct_weight_gradients(X, dZ, kernel_shape, stride, pad)
 
 @offered
 def input_gradient(dZ, W, shape, stride, pad):
-    if not _saves(*W.shape[2:], W.shape[:2], stride, shape, W.dtype): return direct_input_gradient(dZ, W, shape, stride, pad)
+    if not _pays("dX", dZ[..., 0].size, W.shape, stride): return NotImplemented
+    if not _saves(W.shape, stride, shape, W.dtype): return direct_input_gradient(dZ, W, shape, stride, pad)
     (top, bottom), (left, right) = pad
     flipped, dX = np.ascontiguousarray(W[::-1, ::-1].transpose(0, 1, 3, 2)), empty((len(dZ), *shape, W.shape[2]), W.dtype)
     return winograd_correlate(dZ, flipped, None, ((2 - top, 2 - bottom), (2 - left, 2 - right)), dX)

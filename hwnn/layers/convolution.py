@@ -40,8 +40,9 @@ def correlate(
 ) -> np.ndarray:
     "The cross-correlation of `X` with `W`, plus `b`, (batch, out_rows, out_cols, out_channels); shapes are not checked."
     A, count = im2col(X, W.shape[:2], stride, pad)
-    Z = A @ W.reshape(A.shape[1], -1)
-    return (Z + b).reshape(*count, -1)
+    Z = (A @ W.reshape(A.shape[1], -1)).astype(np.result_type(X, W, b), copy=False)
+    Z += b
+    return Z.reshape(*count, -1)
 
 def weight_gradients(
     X: np.ndarray,        # (batch, rows, cols, in_channels)
