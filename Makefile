@@ -18,7 +18,7 @@ export: .venv/.installed-dev  ## write hwnn/ and README.md from the notebooks
 	$(BIN)/nbdev-export
 	$(BIN)/python tools/readme.py
 
-notebooks: .venv/.installed-dev  ## export, execute and clean the notebooks; ARGS="nbs/04_activations.ipynb" takes one
+notebooks: .venv/.installed-dev  ## export, execute and clean the notebooks; ARGS="nbs/layers/activations.ipynb" takes one
 	$(BIN)/python tools/notebooks.py $(ARGS)
 
 site: .venv/.installed-dev  ## build the website into _docs/

@@ -218,7 +218,7 @@ def lab(tmp_path_factory):
     server.wait(20)
 
 
-@pytest.mark.parametrize("path", ["02_figures.ipynb", *(["07_schedulers.ipynb"] if os.environ.get("HWNN_SLOW") else [])])   # a second page takes 15 s
+@pytest.mark.parametrize("path", ["ground/figures.ipynb", *(["training/schedulers.ipynb"] if os.environ.get("HWNN_SLOW") else [])])   # a second page takes 15 s
 def test_jupyterlab(path, lab, browser):
     "Run all cells of a page in JupyterLab without an error; moving a live slider draws another figure."
     tab = browser.new_page(viewport={"width": 1400, "height": 1000})

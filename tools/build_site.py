@@ -203,8 +203,18 @@ def serve(port=4200):
 def build(preview=False):
     write_stage(preview)
     render(preview)
+    forward()
     print(f"{len(list(out.rglob('*.html')))} pages in {out.relative_to(root)}/")
     for name, at in unsigned().items(): print(f"without {OPTIONAL[name][0]}, {len(at)} of them have no signatures; to add it: {OPTIONAL[name][2]}")
+
+
+def forward():
+    "A page at each address that the site once had, which leads to the one of today: the pairs in tools/moved.txt."
+    for line in (root/"tools/moved.txt").read_text(encoding="utf-8").splitlines():
+        old, new = line.split()
+        to = "../"*old.count("/") + f"{new}.html"
+        write(out/f"{old}.html", f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Moved</title><meta http-equiv="refresh" content="0; url={to}">'
+              f'<link rel="canonical" href="{to}"></head><body><p>This page is now <a href="{to}">here</a>.</p></body></html>\n')
 
 
 def unsigned():

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbdev.clean import nbdev_clean
-from nbdev.export import nb_export
+from nbdev.doclinks import nbdev_export
 from optional import directives, lacking
 
 root = Path(__file__).resolve().parent.parent
@@ -42,9 +42,8 @@ def main():
     args = parser.parse_args()
     paths = [p.resolve() for p in args.notebooks] or sorted(p for p in (root/"nbs").rglob("*.ipynb") if "checkpoint" not in str(p))
     os.chdir(root)
+    nbdev_export.__wrapped__()   # all of them, in order: optimizers_adaptive.ipynb continues the module of optimizers.ipynb
     for path in paths:
-        # 08b_adaptive continues the module of 08_optimizers: pages that share a number are exported in order.
-        for part in sorted(path.parent.glob(f"{path.name[:2]}*.ipynb")): nb_export(part)
         execute(path, args.all)
         nbdev_clean.__wrapped__(str(path))
         print(path.relative_to(root))
