@@ -15,6 +15,7 @@ from optional import OPTIONAL
 root = Path(__file__).resolve().parent.parent
 notebooks = sorted(p.relative_to(root/"nbs").as_posix() for p in (root/"nbs").rglob("*.ipynb") if not any(part.startswith(".") for part in p.parts))
 config = yaml.safe_load((root/"_quarto.yml").read_text(encoding="utf-8"))
+MOVED = dict(line.split() for line in (root/"tools/moved.txt").read_text(encoding="utf-8").splitlines())
 address_of = lambda path: re.sub(r"\d+[a-zA-Z0-9]*_(?=\w+\.)", "", path).rsplit(".", 1)[0] + ".html"
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 
@@ -55,15 +56,26 @@ class Page(HTMLParser):
         if not quiet: self.text.append(data)
 
 
+
+
 @pytest.fixture(scope="module")
-def pages(site): return {p.relative_to(site[0]).as_posix(): Page(p) for p in site[0].rglob("*.html")}
+def pages(site):
+    found = {p.relative_to(site[0]).as_posix(): Page(p) for p in site[0].rglob("*.html")}
+    return {name: page for name, page in found.items() if name.removesuffix(".html") not in MOVED}
+
+
+def test_old_addresses_lead_to_the_pages_of_today(site, pages):
+    for old, new in MOVED.items():
+        assert f"{new}.html" in pages, (old, new)
+        [link] = Page(site[0]/f"{old}.html").links
+        assert (site[0]/f"{old}.html").parent.joinpath(link).resolve() == (site[0]/f"{new}.html").resolve()
 
 
 def listed(contents, folder):
     "The addresses of the pages in a sidebar, in order."
     for entry in [contents] if isinstance(contents, str) else contents:
         if not isinstance(entry, str): yield from listed(entry["contents"], folder)
-        elif "*" in entry: yield from sorted(p.relative_to(folder).as_posix() for p in folder.glob(entry.replace(".qmd", ".html")))
+        elif "*" in entry: yield from sorted(name for p in folder.glob(entry.replace(".qmd", ".html")) if (name := p.relative_to(folder).as_posix()).removesuffix(".html") not in MOVED)
         else: yield address_of(entry)
 
 
