@@ -275,7 +275,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'hwnn.engine.table.run': ('engine/table.html#run', 'hwnn/engine/table.py'),
                                    'hwnn.engine.table.use_fast': ('engine/table.html#use_fast', 'hwnn/engine/table.py')},
             'hwnn.engine.threads': { 'hwnn.engine.threads._after_fork': ('engine/threads.html#_after_fork', 'hwnn/engine/threads.py'),
-                                     'hwnn.engine.threads._aligned': ('engine/threads.html#_aligned', 'hwnn/engine/threads.py'),
                                      'hwnn.engine.threads._blas': ('engine/threads.html#_blas', 'hwnn/engine/threads.py'),
                                      'hwnn.engine.threads._blas_threads': ('engine/threads.html#_blas_threads', 'hwnn/engine/threads.py'),
                                      'hwnn.engine.threads._leave': ('engine/threads.html#_leave', 'hwnn/engine/threads.py'),
