@@ -8,6 +8,7 @@ __all__ = ['NUMPY', 'COMPILED', 'compiled', 'use_fast', 'is_fast', 'run']
 # %% ../../nbs/engine/00_table.ipynb #b2473b58
 import sys
 import warnings
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -43,7 +44,8 @@ def _forget_older():
     folder = Path(blocks.__file__).parent
     newest = max(file.stat().st_mtime for file in folder.glob("*.py"))
     for kept in folder.glob("__pycache__/*.nbi"):
-        if kept.stat().st_mtime < newest: kept.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):   # another process does the same
+            if kept.stat().st_mtime < newest: kept.unlink()
 
 # %% ../../nbs/engine/00_table.ipynb #ff86c603
 _on = True
