@@ -18,7 +18,7 @@ export: .venv/.installed-dev  ## write hwnn/ and README.md from the notebooks
 	$(BIN)/nbdev-export
 	$(BIN)/python tools/readme.py
 
-notebooks: .venv/.installed-dev  ## export, execute and clean the notebooks; ARGS="nbs/04_activations.ipynb" takes one
+notebooks: .venv/.installed-dev  ## export, execute and clean the notebooks; ARGS="nbs/layers/activations.ipynb" takes one
 	$(BIN)/python tools/notebooks.py $(ARGS)
 
 site: .venv/.installed-dev  ## build the website into _docs/
@@ -29,7 +29,14 @@ preview: .venv/.installed-dev  ## serve the website, build it again when a noteb
 
 lab: .venv/.installed-dev  ## open the notebooks in JupyterLab
 	$(BIN)/pip install -q -e '.[lab]'
-	$(BIN)/jupyter lab nbs
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) nbs   # a container's only user is root
+
+shake: .venv/.installed-dev  ## run pages and tests under other seeds, processors and thread counts; ARGS="--quick"
+	$(BIN)/python tools/shake.py $(ARGS)
+
+versions: .venv/.installed-dev  ## run the tests with the oldest and the newest versions that settings.ini allows, on each Python there is
+	$(BIN)/pip install -q uv
+	$(BIN)/python tools/versions.py $(ARGS)
 
 clean:  ## remove the environment and everything that is built
 	rm -rf .venv _docs _proc _site_src build dist *.egg-info
@@ -43,7 +50,7 @@ $(BIN)/python:
 	touch $@
 
 .venv/.installed-dev: settings.ini setup.py pyproject.toml | $(BIN)/python
-	$(BIN)/pip install -q -e '.[dev,fast]'
+	$(BIN)/pip install -q -e '.[dev]'
 	touch $@ .venv/.installed
 
-.PHONY: help train test bench export notebooks site preview lab clean
+.PHONY: help train test bench export notebooks site preview lab shake versions clean

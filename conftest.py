@@ -1,17 +1,69 @@
 """Collects notebooks for pytest: one item per code cell, one shell per notebook, in the notebook's own folder."""
 import gc
+import json
 import os
 import sys
-from importlib.util import find_spec
+from collections import Counter
+from importlib.machinery import PathFinder
 from itertools import product
 from pathlib import Path
 
 import pytest
 
+root = Path(__file__).parent
+sys.path.insert(0, str(root/"tools"))
+from optional import OPTIONAL, WITHOUT, directives, has, lacking
+
 os.environ.setdefault("IN_TEST", "1")
 # Each process of `pytest -n` has one core to itself: with a BLAS thread for each core they would wait for each other.
-if "PYTEST_XDIST_WORKER" in os.environ: os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"): os.environ.setdefault(name, "1")
 skipped, kept = [], {}
+
+
+class Finder(PathFinder):
+    "Finds modules as Python does, but those that HWNN_WITHOUT names."
+    @classmethod
+    def find_spec(cls, name, path=None, target=None): return None if name in WITHOUT else super().find_spec(name, path, target)
+
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
+
+
+def pytest_addoption(parser):
+    parser.addoption("--shift", type=int, default=0, help="other seeds: every default_rng(seed) becomes default_rng([SHIFT, seed]); cells marked `#| one-draw` are left out")
+
+
+    parser.addoption("--outputs", type=Path, help="a folder for the text that each page's cells show, one file for a page")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "needs(name): skipped without this, one of tools/optional.py")
+    if config.option.shift: shift_seeds(config.option.shift)
+
+
+def shift_seeds(shift):
+    import numpy as np
+    draw = np.random.default_rng
+    np.random.default_rng = lambda seed=None: draw([shift, seed] if isinstance(seed, (int, np.integer)) else seed)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    for mark in item.iter_markers("needs"): skip_without(mark.args)
+
+
+def skip_without(names):
+    "Skip a test unless all of these are here."
+    missing = [name for name in names if not has(name)]
+    if missing: pytest.skip(f"needs {OPTIONAL[missing[0]][0]}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    "One line on what was left out for lack of what, and how to add it."
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", []))
+    lacks = [f"{reasons[f'needs {title}']} for lack of {title} ({command})" for title, _, command in OPTIONAL.values() if f"needs {title}" in reasons]
+    if lacks: terminalreporter.write_line(f"skipped: {', '.join(lacks)}")
 
 
 def pytest_collect_file(file_path, parent):
@@ -59,8 +111,12 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_teardown(item, nextitem):
-    # A page that defines a class registers its own copy of it; the next page and the tests are to meet the library's.
     if isinstance(item, Cell) and (nextitem is None or nextitem.parent is not item.parent):
+        if folder := item.config.option.outputs:
+            file = folder/item.path.relative_to(root).with_suffix(".json")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(item.parent.shown), encoding="utf-8")
+        # A page that defines a class registers its own copy of it; the next page and the tests are to meet the library's.
         for key, table in tables().items():
             if key in kept and table != kept[key]:
                 table.clear()
@@ -89,8 +145,14 @@ def pytest_sessionfinish(session):
 class Notebook(pytest.File):
     shell, failed = None, None
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.shown = {}
+
     def collect(self):
         from nbdev.test import nb_test_cells
+        code = [cell["source"] for cell in json.loads(self.path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+        self.first = directives("".join(code[0]))
         for i, cell in enumerate(nb_test_cells(self.path)):
             first = next((l for l in cell.source.splitlines() if l.strip() and not l.startswith("#|")), "")
             yield Cell.from_parent(self, name=f"{i:03d} {first[:60]}", cell=cell)
@@ -111,9 +173,11 @@ class Cell(pytest.Item):
         self.cell = cell
 
     def runtest(self):
-        if self.parent.failed: pytest.skip(f"{self.parent.failed} failed before it")
-        if "torch" in self.cell.directives_ and find_spec("torch") is None: pytest.skip("PyTorch is not installed")
-        self.parent.run(self.cell)
+        shift = self.config.option.shift   # then a failure is one of numbers, and the cells after it have more to say
+        if self.parent.failed and not shift: pytest.skip(f"{self.parent.failed} failed before it")
+        skip_without(lacking(self.parent.first, self.cell.directives_))
+        if "one-draw" in self.cell.directives_ and shift: pytest.skip("states the numbers of one draw")
+        self.parent.shown[self.cell.id] = [o.get("text") or o.get("data", {}).get("text/plain") for o in self.parent.run(self.cell)]
         if self.parent.shell.exc:
             self.parent.failed = self.name
             raise self.parent.shell.exc

@@ -19,7 +19,7 @@ setup(
     keywords=cfg["keywords"].split(),
     classifiers=[f"Development Status :: {cfg['development_status']}", "Intended Audience :: Education",
                  "Framework :: Jupyter", "Topic :: Scientific/Engineering :: Artificial Intelligence",
-                 *(f"Programming Language :: Python :: 3.{v}" for v in range(minor, 14))],
+                 *(f"Programming Language :: Python :: 3.{v}" for v in range(minor, 15))],
     project_urls={"Repository": cfg["repository"]} if cfg["repository"] else {},
     packages=find_packages(include=["hwnn", "hwnn.*"]),
     package_data={"hwnn": ["data/*"]},

@@ -3,7 +3,7 @@
     python benchmarks/fashion_mnist.py --framework hwnn --seed 0                # with NumPy alone; train on all 60,000 images, test at the end
     python benchmarks/fashion_mnist.py --framework hwnn --seed 0 --validation   # for choosing settings: train on 50,000, test on the other 10,000
 
-All settings are those of `hwnn-train --dataset fashion_mnist --model cnn`: SETTINGS in hwnn.train, made by nbs/12_train.ipynb.
+All settings are those of `hwnn-train --dataset fashion_mnist --model cnn`: SETTINGS in hwnn.train, made by nbs/commands/train.ipynb.
 `--framework "hwnn fast"` is hwnn with the compiled functions of the extra `fast`. All get the same first weights and the same batches, moved and mirrored by the same numbers.
 A run that is in the file already, with the same framework, seed, part and settings, is shown and not repeated; --again repeats and replaces it.
 """

@@ -1,4 +1,4 @@
-"""What tests of the website share: the site, built once."""
+"""What tests share: PyTorch with one thread, and the website, built once."""
 import os
 import shutil
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from optional import has
 
 root = Path(__file__).resolve().parent.parent
 
@@ -22,6 +23,17 @@ def build(folder, repository="", keep=lambda notebook: True):
     run = subprocess.run([sys.executable, "tools/build_site.py"], cwd=folder, capture_output=True, text=True, env=env)
     assert run.returncode == 0, run.stderr[-3000:]
     return folder/"_docs", run.stdout
+
+
+@pytest.fixture
+def torch():
+    "PyTorch with one thread: arrays as small as those of tests are slower with several."
+    if not has("torch"): pytest.skip("needs PyTorch")
+    import torch
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield torch
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

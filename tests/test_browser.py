@@ -14,11 +14,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from optional import BROWSERS, has
+from playwright import sync_api as playwright
 
 root = Path(__file__).resolve().parent.parent
-playwright = pytest.importorskip("playwright.sync_api")
-chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(chromium is None, reason="Chromium is not installed")
+chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
+pytestmark = pytest.mark.needs("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 notebooks = sorted(p.relative_to(root/"nbs").as_posix() for p in (root/"nbs").rglob("*.ipynb") if not any(part.startswith(".") for part in p.parts))
 address_of = lambda path: re.sub(r"\d+[a-zA-Z0-9]*_(?=\w+\.)", "", path).removesuffix(".ipynb") + ".html"
@@ -193,7 +194,7 @@ def test_menu_and_sidebar_open_on_a_phone(visit):
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     "JupyterLab on a copy of the notebooks, without its browser and without looking for news."
-    pytest.importorskip("jupyterlab")
+    if not has("jupyterlab"): pytest.skip("needs JupyterLab")
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(root/"nbs", folder/"nbs", ignore=shutil.ignore_patterns("_quarto.yml", ".ipynb_checkpoints"))
     with socket.socket() as s:
@@ -217,7 +218,7 @@ def lab(tmp_path_factory):
     server.wait(20)
 
 
-@pytest.mark.parametrize("path", ["02_figures.ipynb", *(["07_schedulers.ipynb"] if os.environ.get("HWNN_SLOW") else [])])   # a second page takes 15 s
+@pytest.mark.parametrize("path", ["ground/figures.ipynb", *(["training/schedulers.ipynb"] if os.environ.get("HWNN_SLOW") else [])])   # a second page takes 15 s
 def test_jupyterlab(path, lab, browser):
     "Run all cells of a page in JupyterLab without an error; moving a live slider draws another figure."
     tab = browser.new_page(viewport={"width": 1400, "height": 1000})

@@ -201,7 +201,7 @@ def test_pooch_is_loaded_when_needed():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-@pytest.mark.skipif(not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+@pytest.mark.needs("fashion_mnist")
 def test_the_real_fashion_mnist(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("HWNN_DATA", raising=False)

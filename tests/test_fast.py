@@ -21,8 +21,9 @@ from hwnn.layers.fully_connected import affine, affine_backward
 from hwnn.layers.pooling import average_pool2d, average_pool2d_backward, max_pool2d, max_pool2d_backward
 from hwnn.optimizers import OPTIMIZERS, take_step
 
-pytest.importorskip("numba")
 from test_threads import NINE
+
+pytestmark = pytest.mark.needs("numba")
 
 
 @pytest.fixture(autouse=True)
@@ -157,8 +158,7 @@ def test_twins_agree(floor, name, dtype, tolerance, monkeypatch):
 
 
 @pytest.mark.parametrize("side,channels,n_out,k,pad,stride", NINE)
-def test_convolution_as_in_pytorch(side, channels, n_out, k, pad, stride):
-    torch = pytest.importorskip("torch")
+def test_convolution_as_in_pytorch(side, channels, n_out, k, pad, stride, torch):
     rng = np.random.default_rng(0)
     X, W, b = rng.normal(size=(9, side, side, channels)), rng.normal(size=(k, k, channels, n_out)), rng.normal(size=(1, n_out))
     Z, ctx = conv2d(X, W, b, stride, pad)

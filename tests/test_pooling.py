@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from optional import has
 
 from hwnn.layers import Pool2D
 from hwnn.layers.pooling import average_pool2d, average_pool2d_backward, max_pool2d, max_pool2d_backward, pooled_shape
 
-torch = pytest.importorskip("torch")
-F = torch.nn.functional
+if has("torch"):
+    import torch
+    from torch.nn import functional as F
+beside_torch = pytest.mark.needs("torch")
 
 SHARE = 20_000/1_300 if os.environ.get("HWNN_LONG") else 1
 sizes = lambda low, high: st.tuples(*[st.integers(low, high)]*2)
@@ -37,10 +40,10 @@ def cases(n):
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
     "Arrays as small as these are slower with several threads."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = has("torch") and torch.get_num_threads()
+    if before: torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
+    if before: torch.set_num_threads(before)
 
 
 def nhwc(t): return t.detach().numpy().transpose(0, 2, 3, 1)
@@ -91,6 +94,7 @@ def compare(kind, X, dY_of, kernel, stride, pad, rtol):
 LARGEST, COMPARED = dict(float64=0.0, float32=0.0), dict(float64=0, float32=0)
 
 
+@beside_torch
 @cases(450)
 def test_max_agrees_with_torch(batch, channels, where, seed):
     size, kernel, stride, pad = where
@@ -100,6 +104,7 @@ def test_max_agrees_with_torch(batch, channels, where, seed):
     compare(dict(mode="max"), X, rng.standard_normal, kernel, stride, pad, 1e-10)
 
 
+@beside_torch
 @cases(450)
 def test_average_agrees_with_torch(batch, channels, where, seed):
     size, kernel, stride, pad = where
@@ -109,6 +114,7 @@ def test_average_agrees_with_torch(batch, channels, where, seed):
     compare(dict(mode="average", count_include_pad=counted), X, rng.standard_normal, kernel, stride, pad, 1e-10)
 
 
+@beside_torch
 @cases(200)
 def test_float32_stays_and_agrees(batch, channels, where, seed):
     size, kernel, stride, pad = where
@@ -119,6 +125,7 @@ def test_float32_stays_and_agrees(batch, channels, where, seed):
         compare(kind, X, rng.standard_normal, kernel, stride, pad, 1e-5)
 
 
+@beside_torch
 @cases(200)
 def test_ties_share_and_nothing_is_lost(batch, channels, where, seed):
     "With ties, infinities and padding: every window hands on all of its gradient, in equal shares."
@@ -163,6 +170,7 @@ def test_memory_around_the_array_is_never_read(order, counted):
         np.testing.assert_array_equal(buffer, before)
 
 
+@beside_torch
 def test_own_padding_of_torch():
     "Where PyTorch allows a padding, its own way of applying it agrees too, count_include_pad included."
     X = np.random.default_rng(0).standard_normal((2, 7, 8, 3))
@@ -173,6 +181,7 @@ def test_own_padding_of_torch():
             np.testing.assert_allclose(average_pool2d(X, k, s, p, counted)[0], nhwc(F.avg_pool2d(x, k, s, p, count_include_pad=counted)), rtol=1e-13)
 
 
+@beside_torch
 def test_every_form_of_the_arguments():
     X = np.random.default_rng(0).standard_normal((2, 6, 7, 3))
     forms = [(3, "same", ((1, 1), (1, 1))), ((2, 3), "valid", ((0, 0), (0, 0))), ((4, 3), "same", ((1, 2), (1, 1))), (3, 1, ((1, 1), (1, 1))), (3, (2, 0), ((2, 2), (0, 0)))]
@@ -212,6 +221,7 @@ def test_pads_that_torch_refuses_are_right_or_refused():
     with pytest.raises(ValueError, match="the first window is all padding"): pooled_shape("max_pool2d", (4, 4), (1, 1), (3, 3), ((0, 0), (1, 0)))
 
 
+@beside_torch
 def test_what_it_came_to(capsys):
     "Reports the random cases above."
     with capsys.disabled():

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import symtable
 import sys
 import tomllib
 from configparser import ConfigParser
@@ -14,6 +15,7 @@ from pathlib import Path
 from pkgutil import walk_packages
 
 import pytest
+from optional import OPTIONAL, directives
 
 root = Path(__file__).resolve().parent.parent
 notebooks = sorted(p for p in (root/"nbs").rglob("*.ipynb") if not any(part.startswith(".") for part in p.parts))
@@ -66,6 +68,34 @@ def test_notebook_form(path):
         assert not re.search(r"(/root|/home|/tmp|/work)/[a-z]", json.dumps(outputs)), "an output names a path of the machine that made it"
 
 
+def names_of(source):
+    "The names of a page that a cell reads or sets, also from inside its functions, and those that it sets: two sets."
+    used, made = set(), set()
+    def look(table):
+        for symbol in table.get_symbols():
+            if symbol.is_global() or table.get_type() == "module": used.add(symbol.get_name())
+            if table.get_type() == "module" and symbol.is_assigned(): made.add(symbol.get_name())
+        for inner in table.get_children(): look(inner)
+    look(symtable.symtable(source, "cell", "exec"))
+    return used, made
+
+
+@pytest.mark.parametrize("path", notebooks, ids=lambda p: p.stem)
+def test_marked_cells_draw_from_generators_of_their_own(path):
+    "No number depends on whether a cell ran that is left out without PyTorch or Numba, or while tests run."
+    cells = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    generators = {g for cell in cells for g in re.findall(r"(?m)^(\w+) = np\.random\.default_rng", cell)}
+    touched = {}
+    for cell in cells:
+        used, made = names_of(cell)
+        marked = bool({"torch", "numba"} & set(directives(cell))) or re.search(r"(?m)^#\| *eval: *false", cell)
+        if marked: touched |= {g: cell for g in used & generators}
+        else:
+            depends = used & touched.keys() - made
+            assert not depends, f"{depends} used by\n{cell}\nafter\n{touched[next(iter(depends))]}"
+            touched = {g: c for g, c in touched.items() if g not in made}
+
+
 def test_readme_matches_index():
     subprocess.run([sys.executable, "tools/readme.py", "--check"], cwd=root, check=True)
 
@@ -83,7 +113,10 @@ def public():
     twins = [*NUMPY.values(), *compiled().values()]   # documented where the functions are whose place they take
     for info in walk_packages(hwnn.__path__, "hwnn."):
         if info.name.rsplit(".", 1)[1].startswith("_") or info.name == "hwnn.all": continue
-        module = import_module(info.name)
+        try: module = import_module(info.name)
+        except ModuleNotFoundError as e:
+            if e.name in OPTIONAL: continue   # where it is there, its names are looked at
+            raise
         for name in getattr(module, "__all__", []):
             thing = getattr(module, name)
             if isfunction(thing) and thing not in twins: yield thing

@@ -2,8 +2,10 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
-from threading import Event, Thread
+from threading import Event, Thread, current_thread, main_thread
 
 import numpy as np
 import pytest
@@ -25,8 +27,7 @@ def threads():
 
 
 @pytest.mark.parametrize("side,channels,n_out,k,pad,stride", NINE)
-def test_convolution_as_in_pytorch(side, channels, n_out, k, pad, stride, threads):
-    torch = pytest.importorskip("torch")
+def test_convolution_as_in_pytorch(side, channels, n_out, k, pad, stride, threads, torch):
     threads(2)
     rng = np.random.default_rng(0)
     X, W, b = rng.normal(size=(9, side, side, channels)), rng.normal(size=(k, k, channels, n_out)), rng.normal(size=(1, n_out))
@@ -156,21 +157,18 @@ def test_the_number_of_threads_is_known_inside_a_part(monkeypatch, threads):
     assert get_threads() == 3 and blas_threads() <= {3}
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timer that interrupts")
 def test_an_interrupt_waits_for_parts_that_have_begun(threads):
     threads(2)
     begun, done = Event(), []
     def part(i, j):
-        if i == 0: return begun.wait(20)
+        if current_thread() is main_thread():
+            begun.wait(20)
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(20)   # it is interrupted
         begun.set()
         time.sleep(0.4)
-        done.append(i)
-    def interrupt(*_): raise KeyboardInterrupt
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.2)
-        with pytest.raises(KeyboardInterrupt): parallel(part, 4, 2**20)
-    finally: signal.signal(signal.SIGALRM, before)
+        done.append(j - i)
+    with pytest.raises(KeyboardInterrupt): parallel(part, 4, 2**20)
     assert done == [2] and not busy.locked() and blas_threads() <= {2}
 
 
@@ -183,17 +181,41 @@ def test_a_context_that_is_never_left_counts_for_nothing(threads):
     assert blas_threads() <= {2}
 
 
-def test_where_no_thread_can_be_started(threads, monkeypatch):
-    "As in a browser: the caller does all parts, the results are the same, and nothing is said."
-    threads(2)
-    rng = np.random.default_rng(0)
-    X, W, b = rng.normal(size=(16, 28, 28, 16)), rng.normal(size=(3, 3, 16, 16)), rng.normal(size=(1, 16))
-    def passes():
-        Z, ctx = conv2d(X, W, b, 1, 1)
-        return Z, *conv2d_backward(Z, ctx)
-    expected = passes()
-    def refused(self): raise RuntimeError("can't start new thread")
-    monkeypatch.setattr("hwnn.engine.threads._pool", (0, None))
-    monkeypatch.setattr(Thread, "start", refused)
-    for _ in range(2):
-        for a, b_ in zip(passes(), expected, strict=True): np.testing.assert_array_equal(a, b_)
+TRAINED = """
+import threading, warnings
+warnings.simplefilter("error")
+{first}
+from hwnn.all import *
+from hwnn.datasets import Data
+import numpy as np
+set_threads(4)
+rng = np.random.default_rng(0)
+X, Y = rng.normal(size=(64, 20, 20, 8)).astype(np.float32), one_hot(rng.integers(0, 3, 64), 3)
+net = NeuralNetwork([Conv2D(16, 3, "relu"), BatchNorm1D(), Pool2D(2, stride=2), Flatten(), FullyConnected(3, "softmax")], seed=0)
+net.train(Dataset(X, Y, batch_size=32), epochs=2)
+print(net.history.train_loss, threading.active_count(), sum(float(a.sum()) for layer in net.layers for a in layer.parameters.values()))
+"""
+NO_THREADS = """
+def start(self): raise RuntimeError("can't start new thread")
+threading.Thread.start = start
+"""
+
+
+def trained(first):
+    run = subprocess.run([sys.executable, "-c", TRAINED.format(first=first)], capture_output=True, text=True)
+    assert run.returncode == 0 and not run.stderr, run.stderr
+    losses, threads, total = run.stdout.rsplit(maxsplit=2)
+    return losses, int(threads), total
+
+
+def test_where_no_thread_can_be_started_one_does_all():
+    "Silently, and in the same parts, so with the same bits."
+    losses, threads, total = trained("")
+    alone, only, same = trained(NO_THREADS)
+    assert threads > 1 and only == 1 and alone == losses and same == total
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind a process to a core")
+def test_one_core():
+    losses, *_ = trained("import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})")
+    assert losses == trained("")[0]

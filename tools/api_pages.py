@@ -3,6 +3,7 @@ import inspect, re, textwrap
 from importlib import import_module
 
 from fastcore.docments import docments
+from optional import OPTIONAL
 
 
 def page_of(module): return "api/" + module.removeprefix("hwnn.").replace(".", "/")
@@ -61,7 +62,10 @@ def api_pages(
     first = {module: min(names.values(), key=lambda p: order.index(p) if p in order else -1) for module, names in pages.items()}
     out, index = {}, []
     for module in sorted(pages, key=lambda m: order.index(first[m]) if first[m] in order else -1):
-        mod, main = import_module(module), first[module]
+        try: mod, main = import_module(module), first[module]
+        except ModuleNotFoundError as e:
+            if e.name not in OPTIONAL: raise
+            continue   # it is said when the site has been built
 
         def derived(name):
             page = pages[module][f"{module}.{name}"]
@@ -78,7 +82,8 @@ def api_pages(
                 values.append(name)
                 continue
             body += entry(thing, name, 2, links(thing, name))
-            rows.append(f"| [{name}](/{page_of(module)}.html#{name}) | {escaped((inspect.getdoc(thing) or '').splitlines()[0])} |")
+            first_line = (inspect.getdoc(thing) or "").partition("\n")[0]
+            rows.append(f"| [{name}](/{page_of(module)}.html#{name}) | {escaped(first_line)} |")
             if inspect.isclass(thing):
                 for method, f in methods(thing): body += entry(f, f"{name}.{method}", 3, links(f, f"{name}.{method}"))
                 base = thing.__mro__[1]

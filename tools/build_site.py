@@ -11,6 +11,7 @@ from PIL import Image
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root))  # the pages describe the library beside them, wherever another copy is installed
 from api_pages import api_pages, escaped
+from optional import OPTIONAL, directives, lacking
 
 stage, out, nbs = root/"_site_src", root/"_docs", root/"nbs"
 parser = ConfigParser(delimiters=["="])
@@ -27,10 +28,7 @@ SHOWN = re.compile(r"^(#+) ([\w.]+)$", re.M)  # the heading that nbdev puts abov
 
 def pages(preview=False):
     "The notebooks as nbdev processes them, under the addresses that its links use: address -> (source, notebook)."
-    # One process of its own, for nbdev runs cells of the pages in it. When it ends, IPython collects garbage once for each notebook, which
-    # took as long again; frozen, there is none. nbdev's pool of processes cannot be told, and was no faster on two cores.
-    code = f"import gc; from nbdev.serve import proc_nbs; proc_nbs(n_workers=0, force={not preview}); gc.freeze()"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, root/"tools/process_pages.py", *(["--changed"] if preview else [])], check=True)
     proc = root/"_proc"
     found = sorted(p.relative_to(nbs) for p in nbs.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
     return {NUMBER.sub("", p.as_posix()).removesuffix(".ipynb"): (p.as_posix(), json.loads((proc/p).read_text(encoding="utf-8"))) for p in found}
@@ -205,7 +203,27 @@ def serve(port=4200):
 def build(preview=False):
     write_stage(preview)
     render(preview)
+    forward()
     print(f"{len(list(out.rglob('*.html')))} pages in {out.relative_to(root)}/")
+    for name, at in unsigned().items(): print(f"without {OPTIONAL[name][0]}, {len(at)} of them have no signatures; to add it: {OPTIONAL[name][2]}")
+
+
+def forward():
+    "A page at each address that the site once had, which leads to the one of today: the pairs in tools/moved.txt."
+    for line in (root/"tools/moved.txt").read_text(encoding="utf-8").splitlines():
+        old, new = line.split()
+        to = "../"*old.count("/") + f"{new}.html"
+        write(out/f"{old}.html", f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Moved</title><meta http-equiv="refresh" content="0; url={to}">'
+              f'<link rel="canonical" href="{to}"></head><body><p>This page is now <a href="{to}">here</a>.</p></body></html>\n')
+
+
+def unsigned():
+    "The pages whose code could not be loaded to show its signatures, by what is missing: name -> paths."
+    found = {}
+    for path in nbs.rglob("*.ipynb"):
+        code = [c["source"] for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+        for name in lacking(directives("".join(code[0])), ()): found.setdefault(name, []).append(path)
+    return found
 
 
 if __name__ == "__main__":

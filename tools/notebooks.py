@@ -1,31 +1,32 @@
 """Export, execute and clean notebooks in place: `python tools/notebooks.py [--all] [NOTEBOOK ...]`.
 
 Cells marked `#| eval: false` (timings, long training) keep the output that they have, unless --all is given;
-cells marked `#| torch` run where PyTorch is installed. Without a path, every notebook below nbs/ is taken.
+cells marked `#| torch` or `#| numba` run where that is installed. Without a path, every notebook below nbs/ is taken.
 """
-import argparse, os
-from importlib.util import find_spec
+import argparse, os, re
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbdev.clean import nbdev_clean
-from nbdev.export import nb_export
+from nbdev.doclinks import nbdev_export
+from optional import directives, lacking
 
 root = Path(__file__).resolve().parent.parent
 
 
-def kept(source, run_all):
-    "Whether a cell's stored output stands instead of a new one."
-    flags = [line.removeprefix("#|").strip().replace(" ", "") for line in source.splitlines() if line.startswith("#|")]
-    return ("eval:false" in flags and not run_all) or ("torch" in flags and find_spec("torch") is None)
+def kept(source, first, run_all):
+    "Whether a cell's stored output stands instead of a new one; `first`: the page's first code cell."
+    skip = not run_all and re.search(r"(?m)^#\| *eval: *false", source)
+    return bool(skip or lacking(directives(first), directives(source)))
 
 
 def execute(path, run_all=False):
     "Run one notebook in a new kernel and write its outputs back."
     nb = nbformat.read(path, 4)
-    for cell in nb.cells:
-        if cell.cell_type == "code" and kept(cell.source, run_all): cell.metadata["tags"] = ["skip-execution"]
+    code = [cell for cell in nb.cells if cell.cell_type == "code"]
+    for cell in code:
+        if kept(cell.source, code[0].source, run_all): cell.metadata["tags"] = ["skip-execution"]
     # The pages tell what NumPy does, and their outputs are to be the same with and without Numba.
     first = "--IPKernelApp.exec_lines=__import__('hwnn.engine.table').engine.table.use_fast(False)"
     client = NotebookClient(nb, timeout=900, kernel_name="python3", resources={"metadata": {"path": path.parent}}, extra_arguments=[first])
@@ -41,9 +42,8 @@ def main():
     args = parser.parse_args()
     paths = [p.resolve() for p in args.notebooks] or sorted(p for p in (root/"nbs").rglob("*.ipynb") if "checkpoint" not in str(p))
     os.chdir(root)
+    nbdev_export.__wrapped__()   # all of them, in order: optimizers_adaptive.ipynb continues the module of optimizers.ipynb
     for path in paths:
-        # 08b_adaptive continues the module of 08_optimizers: pages that share a number are exported in order.
-        for part in sorted(path.parent.glob(f"{path.name[:2]}*.ipynb")): nb_export(part)
         execute(path, args.all)
         nbdev_clean.__wrapped__(str(path))
         print(path.relative_to(root))

@@ -1,0 +1,32 @@
+"""What the tests and the site can use and do without: whether it is here, and the command that adds it.
+
+A cell whose first lines hold `#| torch` or `#| numba` is left out where that is missing; on the first code cell of a page the flag holds for the
+whole page. HWNN_WITHOUT="torch numba" treats them as missing."""
+import os, shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+WITHOUT = os.environ.get("HWNN_WITHOUT", "").split()
+BROWSERS = "chromium", "chromium-browser", "google-chrome"
+OPTIONAL = {  # name -> what it is called, whether it is here, and the command that adds it
+    "torch": ("PyTorch", lambda: find_spec("torch"), ".venv/bin/pip install torch==2.13.0"),
+    "numba": ("Numba", lambda: find_spec("numba"), ".venv/bin/pip install -e '.[fast]'"),
+    "jupyterlab": ("JupyterLab", lambda: find_spec("jupyterlab"), ".venv/bin/pip install -e '.[lab]'"),
+    "chromium": ("Chromium", lambda: any(map(shutil.which, BROWSERS)), "apt-get install chromium"),
+    "fashion_mnist": ("Fashion-MNIST", lambda: Path("/usr/share/datasets/fashion-mnist").is_dir(), "apt-get install dataset-fashion-mnist"),
+}
+
+
+def has(name):
+    "Whether it is here, and HWNN_WITHOUT does not say to do without it."
+    return name not in WITHOUT and bool(OPTIONAL[name][1]())
+
+
+def directives(source):
+    "The names of a cell's lines `#| name: value`."
+    return [line[2:].split(":")[0].strip() for line in source.splitlines() if line.startswith("#|")]
+
+
+def lacking(first, cell):
+    "What a cell needs that is not here, from the directives of the page's first code cell and its own."
+    return [name for name in OPTIONAL if (name in first or name in cell) and not has(name)]
