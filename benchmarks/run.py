@@ -19,19 +19,18 @@ here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here.parent))   # the library beside this file, wherever another copy is installed
 
 
-# What makes a processor with AVX-512 work as one with AVX2, for NumPy, its BLAS, Numba, and PyTorch with its own kernels and oneDNN's.
-AVX2 = dict(NUMBA_CPU_NAME="haswell", OPENBLAS_CORETYPE="Haswell", ONEDNN_MAX_CPU_ISA="AVX2", ATEN_CPU_CAPABILITY="avx2")
-
-
-def disabled():
-    "NumPy's names for those of its optimisations that this processor has and one with AVX2 has not."
+def without_avx512():
+    "Settings with which NumPy, its BLAS, Numba and PyTorch, with its own kernels and oneDNN's, work on a processor with AVX-512 as on one with AVX2."
+    from llvmlite.binding import get_host_cpu_features
     from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
-    return " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name) and (name.startswith("AVX512") or name == "X86_V4"))
+    features = ",".join(f"{'+' if on and not name.startswith(('avx512', 'evex')) else '-'}{name}" for name, on in sorted(get_host_cpu_features().items()))
+    disabled = " ".join(name for name in __cpu_dispatch__ if __cpu_features__.get(name) and (name.startswith("AVX512") or name == "X86_V4"))
+    return dict(NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES=features, OPENBLAS_CORETYPE="Haswell", ONEDNN_MAX_CPU_ISA="AVX2", ATEN_CPU_CAPABILITY="avx2", NPY_DISABLE_CPU_FEATURES=disabled)
 
 
 def environment():
     "The settings under which all contestants run, as far as they choose machine code or threads."
-    names = [*AVX2, "NPY_DISABLE_CPU_FEATURES", "NUMBA_CPU_FEATURES", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_L2_SIZE"]
+    names = [*without_avx512(), "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_L2_SIZE"]
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
@@ -56,8 +55,8 @@ def main():
     parser.add_argument("--avx2", action="store_true", help="keep all contestants from AVX-512")
     parser.add_argument("--out", type=Path, help="where to write; by default benchmarks/results.json, with --avx2 results_avx2.json, and nothing with --quick or --only")
     args = parser.parse_args()
-    if args.avx2 and not all(os.environ.get(name) == value for name, value in AVX2.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **AVX2, "NPY_DISABLE_CPU_FEATURES": disabled()})
+    if args.avx2 and os.environ.get("HWNN_BENCH") != "avx2":   # once more, before any of them is loaded
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **without_avx512(), "HWNN_BENCH": "avx2"})
     missing = [name for name in ("torch", "sklearn", "numba") if find_spec(name) is None]
     if missing: sys.exit(f"The benchmark needs {' and '.join(missing)}, which is not installed here: .venv/bin/pip install torch==2.13.0 scikit-learn numba")
 

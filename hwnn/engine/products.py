@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BYTES', 'REGISTERS', 'ROWS', 'TALL', 'SOME', 'STRIP', 'PRODUCTS', 'inlined', 'spaced', 'places', 'take', 'put',
-           'add_products', 'multiply', 'grid', 'window', 'frames', 'direct_correlate', 'add_rows',
-           'direct_weight_gradients', 'direct_input_gradient']
+           'add_products', 'multiply', 'grid', 'affine_map', 'transposed_map', 'weight_gradient', 'window', 'frames',
+           'direct_correlate', 'add_rows', 'direct_weight_gradients', 'direct_input_gradient']
 
 # %% ../../nbs/engine/04_products.ipynb #0d270382
 import operator
@@ -16,6 +16,7 @@ from numba import config, njit, types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, models, overload, register_model
 
+from . import offered
 from .loops import compiled
 from .threads import empty, parallel
 
@@ -204,6 +205,47 @@ def _filled(A):
 def _packed(A):
     "The matrix A in the order in which a tile reads it: (vectors of columns, rows, lanes)."
     return np.ascontiguousarray(_filled(A).reshape(len(A), -1, BYTES//A.itemsize).transpose(1, 0, 2))
+
+# %% ../../nbs/engine/04_products.ipynb #f8ef9003
+@compiled
+def _rows(start, stop, a, rows, steps, b, width, bias, c, outs):
+    "The rows of a product from start to stop."
+    multiply(a, rows[start:stop], steps, b, width, BYTES//a.itemsize, c, outs[start:stop], width, bias, False)
+
+@compiled
+def _turned(W):
+    "The transpose, block by block."
+    (rows, cols), T = W.shape, np.empty((W.shape[1], W.shape[0]), W.dtype)
+    for i in range(0, rows, 16):
+        for j in range(0, cols, 16):
+            for k in range(j, min(j + 16, cols)):
+                for r in range(i, min(i + 16, rows)): T[k, r] = W[r, k]
+    return T
+
+def _product(A, row, step, rows, B, bias):
+    "A @ B + bias: rows of A begin `row` numbers apart, and their numbers lie `step` apart."
+    (inner, width), C = B.shape, empty((rows, B.shape[1]), A.dtype)
+    tables = [grid(0, (1, 1, count), (0, 0, gap)) for count, gap in ((rows, row), (inner, step), (rows, width))]
+    a, b, c = A.reshape(-1), B.reshape(-1), C.reshape(-1)
+    parallel(lambda start, stop: _rows(start, stop, a, *tables[:2], b, width, bias, c, tables[2]), rows, C.size*inner//64)
+    return C
+
+def _large(rows, B_shape, dtype):
+    "Whether the tile was faster than OpenBLAS."
+    inner, width = B_shape
+    return BYTES == 64 and rows >= ROWS and width % (BYTES//dtype.itemsize) == 0 and 2**21 <= rows*inner*width and inner*width <= 2**19
+
+@offered
+def affine_map(X, W, b): return _product(X, X.shape[1], 1, len(X), W, b[0]) if _large(len(X), W.shape, X.dtype) else NotImplemented
+
+@offered
+def transposed_map(dZ, W):
+    if len(dZ) < 128 or not _large(len(dZ), W.shape[::-1], W.dtype): return NotImplemented
+    return _product(dZ, dZ.shape[1], 1, len(dZ), _turned(W), np.zeros(len(W), W.dtype))
+
+@offered
+def weight_gradient(X, dZ):
+    return _product(X, 1, X.shape[1], X.shape[1], dZ, np.zeros(dZ.shape[1], X.dtype)) if _large(X.shape[1], dZ.shape, X.dtype) else NotImplemented
 
 # %% ../../nbs/engine/04_products.ipynb #8bf9c7bb
 def _work(pixels, W_shape, dtype):

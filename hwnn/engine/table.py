@@ -8,6 +8,7 @@ __all__ = ['NUMPY', 'COMPILED', 'compiled', 'use_fast', 'is_fast', 'run']
 # %% ../../nbs/engine/00_table.ipynb #b2473b58
 import sys
 import warnings
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -43,7 +44,8 @@ def _forget_older():
     folder = Path(blocks.__file__).parent
     newest = max(file.stat().st_mtime for file in folder.glob("*.py"))
     for kept in folder.glob("__pycache__/*.nbi"):
-        if kept.stat().st_mtime < newest: kept.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):   # another process does the same
+            if kept.stat().st_mtime < newest: kept.unlink()
 
 # %% ../../nbs/engine/00_table.ipynb #ff86c603
 _on = True
@@ -67,19 +69,23 @@ def run(
     *args,  # its arguments
 ):
     "What `fn(*args)` returns, from the compiled function of its name, the one that calls it in blocks and threads, or itself."
-    name, arrays = fn.__name__, [a for a in args if isinstance(a, np.ndarray)]
-    if not all(type(a) in (np.ndarray, np.memmap) for a in arrays): return fn(*args)
-    if is_fast() and name in compiled() and arrays and arrays[0].dtype in FLOATS[:2] and all(a.dtype == arrays[0].dtype and a.flags.c_contiguous for a in arrays):
-        result = _call(name, arrays[0].dtype.name, args)
+    name, dtype, suits = fn.__name__, None, is_fast() and fn.__name__ in compiled()
+    for a in args:
+        if isinstance(a, np.ndarray):
+            if type(a) not in _PLAIN: return fn(*args)
+            dtype = dtype or a.dtype
+            suits = suits and a.dtype == dtype and a.flags.c_contiguous
+    if suits and dtype in FLOATS[:2]:
+        result = compiled()[name](*args) if (name, dtype) in _met else _first(name, dtype, args)
         if result is not NotImplemented: return result
     return NUMPY[name](fn, *args) if name in NUMPY else fn(*args)
 
-_met = set()   # names and dtypes that were called before
+_PLAIN, _met = (np.ndarray, np.memmap), set()   # kinds of arrays; names and dtypes that were met before
 
-def _call(name, dtype, args):
-    "Call a compiled function; the first time, say after a second what is being waited for."
-    if (name, dtype) in _met or not _watched(): return compiled()[name](*args)
+def _first(name, dtype, args):
+    "The first call of a compiled function: after a second, say what is being waited for."
     _met.add((name, dtype))
+    if not _watched(): return compiled()[name](*args)
     note = Timer(1, print, [f"hwnn compiles {name} for {dtype}, and keeps it for the next time"], dict(file=sys.stderr, flush=True))
     note.start()
     try: return compiled()[name](*args)

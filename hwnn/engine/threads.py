@@ -154,15 +154,10 @@ def empty(
     size = count*dtype.itemsize
     if size < LARGE: return np.empty(shape, dtype)
     try: memory = _spare[size].pop()
-    except IndexError: memory = _aligned(size)
+    except IndexError: memory = memoryview(np.empty(size, np.uint8))
     array = np.frombuffer(memory, dtype)   # views hold on to it: np.ndarray(shape, dtype, memory) they would pass over
     finalize(array, _leave, memory).atexit = False
     return array.reshape(shape)
-
-def _aligned(size):
-    "Memory that starts at a multiple of 64 bytes, where the processor's cache lines do."
-    whole = np.empty(size + 64, np.uint8)
-    return memoryview(whole[-whole.ctypes.data % 64:][:size])
 
 def _leave(memory):
     if sum(size*len(found) for size, found in list(_spare.items())) + memory.nbytes > SPARE: _spare.clear()
