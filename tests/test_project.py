@@ -98,10 +98,8 @@ def test_marked_cells_draw_from_generators_of_their_own(path):
 
 
 # Pages whose exercises are not yet in the form that ground/notation.ipynb describes.
-LATER = set("""predict train datasets datasets_augmentation datasets_downloads datasets_own 00_table 01_threads 04_products 05_winograd
-            06_ladder checks display figures activations_rectifiers base batchnorm logs losses_more metrics networks
-            networks_inspecting optimizers_adaptive schedulers schedulers_more weights coming_from_the_course digits_cnn
-            fashion_mnist iris names one_step watching_training""".split())
+LATER = set("""predict train datasets_augmentation datasets_downloads datasets_own 00_table 01_threads 04_products 05_winograd 06_ladder
+            display figures batchnorm logs networks coming_from_the_course digits_cnn fashion_mnist iris names watching_training""".split())
 
 
 def exercises(cells):
