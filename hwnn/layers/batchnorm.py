@@ -45,7 +45,7 @@ def check_batch(
     X: np.ndarray,  # (batch, ..., features)
 ):
     "Raise ValueError unless there are two values or more for each feature."
-    if X.size > X.shape[-1]: return
+    if X.size != X.shape[-1]: return
     raise ValueError(
         f"{owner}: expected at least 2 values for each feature in training, "
         f"got 1 from input {X.shape}: its variance is 0 and its output would "
@@ -99,11 +99,12 @@ def batchnorm_train(
     check_statistics("batchnorm_train", X, ("gamma", gamma), ("beta", beta))
     check_number("batchnorm_train", "eps", eps, at_least=1e-30)
     check_batch("batchnorm_train", X)
-    mean, var = run(statistics, _rows(X))
+    A = _rows(X)
+    mean, var = run(statistics, A)
     mu, s = mean.astype(X.dtype), np.sqrt(var + eps).astype(X.dtype)
     left, var = (mean - mu).astype(X.dtype), var.astype(X.dtype)
     _check_variance(X, var)
-    X_hat, Y = run(standardise, _rows(X), mu, left, 1/s, gamma, beta)
+    X_hat, Y = run(standardise, A, mu, left, 1/s, gamma, beta)
     X_hat = X_hat.reshape(X.shape)
     ctx = AttrDict(X_hat=X_hat, mu=mu, var=var, s=s, gamma=gamma)
     return Y.reshape(X.shape), ctx
