@@ -228,6 +228,13 @@ def test_functions_refuse_what_does_not_fit():
                  lambda: batchnorm_test_backward(X[:2], ctx), lambda: layernorm(X, short, row, 1e-5), lambda: layernorm(X[:, :1], row[:, :1], row[:, :1], 1e-5), lambda: layernorm_backward(X[:2], ctx)):
         with pytest.raises(ValueError, match=r"^\w+: expected .* got"): call()
     with pytest.raises(TypeError): batchnorm_train(X.astype(int), row, row, 1e-8)
+    row32 = np.ones((1, 3), np.float32)
+    ctx32 = batchnorm_train(np.float32([[1, 2, 3], [4, 6, 5]]), row32, row32, 1e-8)[1]
+    with pytest.raises(TypeError, match="batchnorm_train_backward: expected dY of dtype float32, like X_hat, got float64"): batchnorm_train_backward(X[:2], ctx32)
+    layer = BatchNorm1D()
+    layer.forward(np.random.default_rng(0).normal(size=(4, 2)))
+    with pytest.raises(ValueError, match=r"BatchNorm1D: expected dLdY \(4, 2\), got \(2, 2\)"): layer.backward(np.ones((2, 2)))
+    with pytest.raises(ValueError, match="batchnorm_test: expected var at least 0, got -1 in feature 0"): batchnorm_test(X, row, row, row, -row, 1e-8)
 
 
 @pytest.mark.parametrize("shape", [(BLOCK + 3, 1), (2*BLOCK//7 + 1, 7), (3, BLOCK + 5), (5, 30, 40, 12)])

@@ -45,7 +45,7 @@ def check_batch(
     X: np.ndarray,  # (batch, ..., features)
 ):
     "Raise ValueError unless there are two values or more for each feature."
-    if X.size > X.shape[-1]: return
+    if X.size != X.shape[-1]: return
     raise ValueError(
         f"{owner}: expected at least 2 values for each feature in training, "
         f"got 1 from input {X.shape}: its variance is 0 and its output would "
@@ -94,16 +94,17 @@ def batchnorm_train(
     eps: float,         # added to the variance, at least 1e-30
 ):
     """X normalised by the statistics of the batch, scaled and shifted, and the
-    context: X_hat, mu, var, s, gamma. Raises TypeError, ValueError unless all fit,
-    FloatingPointError when a variance overflows. Ioffe and Szegedy 2015."""
+    context: X_hat, mu, var, s, gamma. Raises TypeError, ValueError unless all
+    fit, FloatingPointError when a variance overflows. Ioffe, Szegedy 2015."""
     check_statistics("batchnorm_train", X, ("gamma", gamma), ("beta", beta))
     check_number("batchnorm_train", "eps", eps, at_least=1e-30)
     check_batch("batchnorm_train", X)
-    mean, var = run(statistics, _rows(X))
+    A = _rows(X)
+    mean, var = run(statistics, A)
     mu, s = mean.astype(X.dtype), np.sqrt(var + eps).astype(X.dtype)
     left, var = (mean - mu).astype(X.dtype), var.astype(X.dtype)
     _check_variance(X, var)
-    X_hat, Y = run(standardise, _rows(X), mu, left, 1/s, gamma, beta)
+    X_hat, Y = run(standardise, A, mu, left, 1/s, gamma, beta)
     X_hat = X_hat.reshape(X.shape)
     ctx = AttrDict(X_hat=X_hat, mu=mu, var=var, s=s, gamma=gamma)
     return Y.reshape(X.shape), ctx
@@ -173,8 +174,8 @@ def batchnorm_test_backward(
     ctx,             # what `batchnorm_test` returned beside the output
     skip_dX: bool = False,  # leave out dX, and return None for it
 ):
-    """The gradients dX, shaped like X, dgamma and dbeta, (1, features) each, the
-    statistics being constants. Raises TypeError and ValueError unless dY fits."""
+    """The gradients dX, shaped like X, dgamma and dbeta, (1, features) each,
+    with constant statistics. Raises TypeError and ValueError unless dY fits."""
     check_array("batchnorm_test_backward", "dY", dY, *ctx.X_hat.shape)
     check_same_precision("batchnorm_test_backward", X_hat=ctx.X_hat, dY=dY)
     dX = None if skip_dX else dY*(ctx.gamma/ctx.s)
@@ -199,8 +200,8 @@ class BatchNorm1D(Layer):
         X: np.ndarray,        # (batch, ..., features), float32 or float64
         mode: str = "train",  # normalise by the batch; "test": by the averages
     ) -> np.ndarray:
-        """The output, shaped like X. Raises TypeError, ValueError unless input and
-        mode fit, RuntimeError in test mode before any training."""
+        """The output, shaped like X. Raises TypeError, ValueError unless input
+        and mode fit, RuntimeError in test mode before any training."""
         features = self.n_in or "features"
         check_input(self, X, mode, "batch", *np.shape(X)[1:-1], features)
         if mode == "train": check_batch("BatchNorm1D", X)
@@ -227,8 +228,8 @@ class BatchNorm1D(Layer):
         at_Z: bool = False,     # the same here, as there is no activation
         skip_dX: bool = False,  # no gradient at the input: return None
     ) -> np.ndarray:
-        """The gradient at the input, in the mode of the last forward pass; those at
-        `gamma` and `beta` go into `gradients`. RuntimeError without a forward."""
+        """The gradient at the input, in the mode of the last forward pass;
+        `gradients` gets "gamma" and "beta". RuntimeError without a forward."""
         check_gradient(self, dLdY, "X_hat")
         training = self.cache["mode"] == "train"
         fn = batchnorm_train_backward if training else batchnorm_test_backward
