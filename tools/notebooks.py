@@ -21,9 +21,23 @@ def kept(source, first, run_all):
     return bool(skip or lacking(directives(first), directives(source)))
 
 
+SUMMARY = re.compile(r'^#\| *code-summary: *"?(?:Solution|Test)"? *\n', re.M)
+
+
+def fold(nb):
+    "Collapse in Jupyter the cells that the site folds as a solution or a test, and no others."
+    for cell in nb.cells:
+        summary = cell.cell_type == "code" and SUMMARY.search(cell.source)
+        if summary:
+            cell.metadata["jupyter"] = {"source_hidden": True}
+            cell.source = summary[0] + SUMMARY.sub("", cell.source, count=1)   # Jupyter shows the first line of a collapsed cell
+        else: cell.metadata.pop("jupyter", None)
+    return nb
+
+
 def execute(path, run_all=False):
     "Run one notebook in a new kernel and write its outputs back."
-    nb = nbformat.read(path, 4)
+    nb = fold(nbformat.read(path, 4))
     code = [cell for cell in nb.cells if cell.cell_type == "code"]
     for cell in code:
         if kept(cell.source, code[0].source, run_all): cell.metadata["tags"] = ["skip-execution"]

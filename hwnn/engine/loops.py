@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from . import offered
-from .threads import WORTH, empty, parallel
+from .threads import WORTH, empty, shared
 
 # %% ../../nbs/engine/03_loops.ipynb #199a6921
 def compiled(
@@ -27,7 +27,7 @@ def compiled(
 def _share(loop, n, size, *args):
     "What `loop(start, stop, *args)` returns for each part of `range(n)`, in threads where that pays."
     if size < WORTH: return [loop(0, n, *args)]
-    return parallel(lambda start, stop: loop(start, stop, *args), n, size)
+    return shared(lambda start, stop: loop(start, stop, *args), n, size)
 
 def _flat(*arrays): return [A.reshape(-1) for A in arrays]
 
@@ -35,7 +35,7 @@ def _each(loop, arrays, *numbers):
     "Call `loop(*arrays, *numbers)` on parts of arrays that all have one size, as rows of numbers."
     rows = _flat(*arrays)
     if rows[0].size < WORTH: return loop(*rows, *numbers)
-    parallel(lambda start, stop: loop(*(row[start:stop] for row in rows), *numbers), rows[0].size, rows[0].size)
+    shared(lambda start, stop: loop(*(row[start:stop] for row in rows), *numbers), rows[0].size, rows[0].size)
 
 # %% ../../nbs/engine/03_loops.ipynb #78ecaa7d
 @compiled
@@ -91,59 +91,50 @@ def _inside(n, before, size):
     return max(0, before), min(n, before + size)
 
 @compiled
-def _clear(y):
-    for k in range(len(y)): y[k] = 0
-
-@compiled
-def _add(x, y):
-    for k in range(len(y)): y[k] += x[k]
-
-@compiled
-def _copy(x, y):
-    for k in range(len(y)): y[k] = x[k]
-
-@compiled
-def _larger(x, y):
-    for k in range(len(y)): y[k] = x[k] if x[k] > y[k] or x[k] != x[k] else y[k]   # NaN stays
+def _larger(x, y): return x if x > y or x != x else y   # NaN stays
 
 @compiled
 def _max(start, stop, X, Y, kernel, stride, pad):
-    (_, rows, cols, channels), (_, out_rows, out_cols, _), line = X.shape, Y.shape, np.empty((X.shape[2], X.shape[3]), X.dtype)
+    (_, rows, cols, channels), (_, out_rows, out_cols, _) = X.shape, Y.shape
+    line = np.empty((cols, channels), X.dtype)
     for n in range(start, stop):
         for i in range(out_rows):
             r0, r1 = _inside(rows, i*stride[0] - pad[0][0], kernel[0])
-            _copy(X[n, r0].reshape(-1), line.reshape(-1))
-            for r in range(r0 + 1, r1): _larger(X[n, r].reshape(-1), line.reshape(-1))
+            for q in range(cols):
+                for c in range(channels): line[q, c] = X[n, r0, q, c]
+            for r in range(r0 + 1, r1):
+                for q in range(cols):
+                    for c in range(channels):
+                        line[q, c] = _larger(X[n, r, q, c], line[q, c])
             for j in range(out_cols):
                 q0, q1 = _inside(cols, j*stride[1] - pad[1][0], kernel[1])
-                y, first, last = Y[n, i, j], line[q0], line[q1 - 1]
-                for c in range(channels): y[c] = last[c] if last[c] > first[c] or last[c] != last[c] else first[c]
-                for q in range(q0 + 1, q1 - 1): _larger(line[q], y)
+                for c in range(channels): Y[n, i, j, c] = line[q0, c]
+                for q in range(q0 + 1, q1):
+                    for c in range(channels):
+                        Y[n, i, j, c] = _larger(line[q, c], Y[n, i, j, c])
 
 @compiled
 def _max_backward(start, stop, X, Y, dY, dX, kernel, stride, pad, tiles):
-    (_, rows, cols, channels), (_, out_rows, out_cols, _), share = X.shape, Y.shape, np.empty(X.shape[3], X.dtype)
-    zero, one = X.dtype.type(0), X.dtype.type(1)
+    (_, rows, cols, channels), (_, out_rows, out_cols, _) = X.shape, Y.shape
+    zero, one, share = X.dtype.type(0), X.dtype.type(1), np.empty(channels, X.dtype)
     for n in range(start, stop):
-        if not tiles: _clear(dX[n].reshape(-1))
+        if not tiles: dX[n] = 0
         for i in range(out_rows):
             r0, r1 = _inside(rows, i*stride[0] - pad[0][0], kernel[0])
             for j in range(out_cols):
                 q0, q1 = _inside(cols, j*stride[1] - pad[1][0], kernel[1])
-                y, dy = Y[n, i, j], dY[n, i, j]
-                _clear(share)
+                share[:] = 0
                 for r in range(r0, r1):
                     for q in range(q0, q1):
-                        x = X[n, r, q]
-                        for c in range(channels): share[c] += one if x[c] == y[c] else zero
-                for c in range(channels): share[c] = dy[c]/share[c]
+                        for c in range(channels):
+                            share[c] += one if X[n, r, q, c] == Y[n, i, j, c] else zero
+                for c in range(channels): share[c] = dY[n, i, j, c]/share[c]
                 for r in range(r0, r1):
                     for q in range(q0, q1):
-                        x, dx = X[n, r, q], dX[n, r, q]
-                        if tiles:
-                            for c in range(channels): dx[c] = share[c]*(one if x[c] == y[c] else zero)
-                        else:
-                            for c in range(channels): dx[c] += share[c]*(one if x[c] == y[c] else zero)
+                        for c in range(channels):
+                            won = one if X[n, r, q, c] == Y[n, i, j, c] else zero
+                            before = zero if tiles else dX[n, r, q, c]
+                            dX[n, r, q, c] = before + share[c]*won
 
 def _pooled(X, kernel, stride, pad):
     "An array for the result."
@@ -169,35 +160,38 @@ def max_windows_backward(X, Y, dY, kernel_shape, stride, pad):
 # %% ../../nbs/engine/03_loops.ipynb #5c19424d
 @compiled
 def _mean(start, stop, X, Y, size, kernel, stride, pad):
-    (_, rows, cols, channels), (_, out_rows, out_cols, _), line = X.shape, Y.shape, np.empty((X.shape[2], X.shape[3]), X.dtype)
+    (_, rows, cols, channels), (_, out_rows, out_cols, _) = X.shape, Y.shape
+    line = np.empty((cols, channels), X.dtype)
     for n in range(start, stop):
         for i in range(out_rows):
             r0, r1 = _inside(rows, i*stride[0] - pad[0][0], kernel[0])
-            _clear(line.reshape(-1))
-            for r in range(r0, r1): _add(X[n, r].reshape(-1), line.reshape(-1))
+            line[:] = 0
+            for r in range(r0, r1):
+                for q in range(cols):
+                    for c in range(channels): line[q, c] += X[n, r, q, c]
             for j in range(out_cols):
                 q0, q1 = _inside(cols, j*stride[1] - pad[1][0], kernel[1])
-                y = Y[n, i, j]
-                _clear(y)
-                for q in range(q0, q1): _add(line[q], y)
-                for c in range(channels): y[c] /= size[i, j]
+                for c in range(channels): Y[n, i, j, c] = line[q0, c]
+                for q in range(q0 + 1, q1):
+                    for c in range(channels): Y[n, i, j, c] += line[q, c]
+                for c in range(channels): Y[n, i, j, c] /= size[i, j]
 
 @compiled
 def _mean_backward(start, stop, dY, dX, size, kernel, stride, pad, tiles):
-    (_, rows, cols, channels), (_, out_rows, out_cols, _), share = dX.shape, dY.shape, np.empty(dX.shape[3], dX.dtype)
+    (_, rows, cols, channels), (_, out_rows, out_cols, _) = dX.shape, dY.shape
+    zero, share = dX.dtype.type(0), np.empty(channels, dX.dtype)
     for n in range(start, stop):
-        if not tiles: _clear(dX[n].reshape(-1))
+        if not tiles: dX[n] = 0
         for i in range(out_rows):
             r0, r1 = _inside(rows, i*stride[0] - pad[0][0], kernel[0])
             for j in range(out_cols):
                 q0, q1 = _inside(cols, j*stride[1] - pad[1][0], kernel[1])
-                dy = dY[n, i, j]
-                for c in range(channels): share[c] = dy[c]/size[i, j]
+                for c in range(channels): share[c] = dY[n, i, j, c]/size[i, j]
                 for r in range(r0, r1):
                     for q in range(q0, q1):
-                        if tiles:
-                            for c in range(channels): dX[n, r, q, c] = share[c]
-                        else: _add(share, dX[n, r, q])
+                        for c in range(channels):
+                            before = zero if tiles else dX[n, r, q, c]
+                            dX[n, r, q, c] = before + share[c]
 
 def _sizes(size, out, dtype):
     "What the sum of each window is divided by, (out_rows, out_cols)."

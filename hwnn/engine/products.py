@@ -18,7 +18,7 @@ from numba.extending import intrinsic, models, overload, register_model
 
 from . import offered
 from .loops import compiled
-from .threads import empty, parallel
+from .threads import empty, shared
 
 # %% ../../nbs/engine/04_products.ipynb #f61d6a6c
 def _registers() -> tuple:
@@ -227,7 +227,7 @@ def _product(A, row, step, rows, B, bias):
     (inner, width), C = B.shape, empty((rows, B.shape[1]), A.dtype)
     tables = [grid(0, (1, 1, count), (0, 0, gap)) for count, gap in ((rows, row), (inner, step), (rows, width))]
     a, b, c = A.reshape(-1), B.reshape(-1), C.reshape(-1)
-    parallel(lambda start, stop: _rows(start, stop, a, *tables[:2], b, width, bias, c, tables[2]), rows, C.size*inner//64)
+    shared(lambda start, stop: _rows(start, stop, a, *tables[:2], b, width, bias, c, tables[2]), rows, C.size*inner//64)
     return C
 
 def _large(rows, B_shape, dtype):
@@ -328,7 +328,7 @@ def direct_correlate(
 ) -> np.ndarray:
     "`correlate` of the library, written into `Z`."
     kernels, bias = _packed(W.reshape(-1, W.shape[3])), _filled(np.zeros((1, W.shape[3]), X.dtype) if b is None else b)[0]
-    parallel(lambda start, stop: _correlate(start, stop, X, kernels, bias, W.shape[:2], stride, pad, Z), len(X), _work(Z[..., 0].size, W.shape, X.dtype))
+    shared(lambda start, stop: _correlate(start, stop, X, kernels, bias, W.shape[:2], stride, pad, Z), len(X), _work(Z[..., 0].size, W.shape, X.dtype))
     return Z
 
 @inlined
@@ -370,7 +370,7 @@ def direct_weight_gradients(
         dW, db = np.zeros((k_h*k_w*channels, _whole(n_out, X.dtype)), X.dtype), np.zeros(_whole(n_out, X.dtype))
         _weight_gradients(start, stop, X, dZ, kernel_shape, stride, pad, dW, db)
         return dW, db
-    dWs, dbs = zip(*parallel(part, len(X), _work(dZ[..., 0].size, (k_h, k_w, channels, n_out), X.dtype)))
+    dWs, dbs = zip(*shared(part, len(X), _work(dZ[..., 0].size, (k_h, k_w, channels, n_out), X.dtype)))
     return np.ascontiguousarray(sum(dWs)[:, :n_out]).reshape(k_h, k_w, channels, n_out), sum(dbs)[None, :n_out].astype(X.dtype)
 
 # %% ../../nbs/engine/04_products.ipynb #2fda61c1
@@ -398,7 +398,7 @@ def _scatter(start, stop, dZ, kernels, kernel, stride, pad, dX):
 def _scattered(dZ, W, shape, stride, pad):
     "`input_gradient` for strides, and for few input channels, which would leave most of each vector empty."
     kernels, dX = _packed(W.reshape(-1, W.shape[3]).T), empty((len(dZ), *shape, W.shape[2]), W.dtype)
-    parallel(lambda start, stop: _scatter(start, stop, dZ, kernels, W.shape[:2], stride, pad, dX), len(dZ), _work(dZ[..., 0].size, W.shape, W.dtype))
+    shared(lambda start, stop: _scatter(start, stop, dZ, kernels, W.shape[:2], stride, pad, dX), len(dZ), _work(dZ[..., 0].size, W.shape, W.dtype))
     return dX
 
 def direct_input_gradient(

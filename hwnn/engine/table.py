@@ -87,7 +87,7 @@ def _first(name, dtype, args):
     _met.add((name, dtype))
     if not _watched(): return compiled()[name](*args)
     note = Timer(1, print, [f"hwnn compiles {name} for {dtype}, and keeps it for the next time"], dict(file=sys.stderr, flush=True))
-    note.start()
+    with suppress(RuntimeError): note.start()   # where no thread can be started, nothing is said
     try: return compiled()[name](*args)
     finally: note.cancel()
 

@@ -11,7 +11,7 @@ import numpy as np
 from . import offered
 from .loops import compiled
 from .products import (_pays, _work, add_rows, BYTES, direct_correlate, direct_input_gradient, direct_weight_gradients, grid, inlined, multiply, put, spaced, take, window)
-from .threads import empty, parallel
+from .threads import empty, shared
 
 # %% ../../nbs/engine/05_winograd.ipynb #1190de77
 @inlined
@@ -163,8 +163,8 @@ def winograd_correlate(
     "`correlate` for channels in whole vectors."
     (_, _, n_in, n_out), tiles, lanes = W.shape, _grid(Z.shape[1:3]), BYTES//X.itemsize
     U, bias, some = np.empty((36, n_out//lanes, n_in, lanes), X.dtype), np.zeros(n_out, X.dtype) if b is None else b[0], _some(n_in, n_out, tiles[1])
-    parallel(lambda start, stop: _kernels(start, stop, W, U), n_in, U.size)
-    parallel(lambda start, stop: _forward(start, stop, X, U, bias, tiles, pad, some, Z), len(X)*tiles[0], _work(Z[..., 0].size, W.shape, X.dtype)//4)
+    shared(lambda start, stop: _kernels(start, stop, W, U), n_in, U.size)
+    shared(lambda start, stop: _forward(start, stop, X, U, bias, tiles, pad, some, Z), len(X)*tiles[0], _work(Z[..., 0].size, W.shape, X.dtype)//4)
     return Z
 
 def winograd_weight_gradients(
@@ -180,7 +180,7 @@ def winograd_weight_gradients(
         T, db = np.zeros((36, n_in, n_out), X.dtype), np.zeros(n_out)
         _backward(start, stop, X, dZ, tiles, pad, some, T, db)
         return T, db
-    Ts, dbs = zip(*parallel(part, len(X)*tiles[0], _work(dZ[..., 0].size, (3, 3, n_in, n_out), X.dtype)//4))
+    Ts, dbs = zip(*shared(part, len(X)*tiles[0], _work(dZ[..., 0].size, (3, 3, n_in, n_out), X.dtype)//4))
     dW = np.empty((3, 3, n_in, n_out), X.dtype)
     _kernel_gradients(sum(Ts), dW)
     return dW, sum(dbs)[None].astype(X.dtype)
