@@ -156,7 +156,7 @@ def test_exercises_ask_before_they_answer(path):
     assert from_nothing or not found, "no exercise starts from an empty function"
 
 
-@pytest.mark.parametrize("path", [p for p in notebooks if p.stem not in ("batchnorm", "networks")], ids=lambda p: p.stem)   # in the making
+@pytest.mark.parametrize("path", notebooks, ids=lambda p: p.stem)
 def test_solutions_and_tests_are_collapsed(path):
     "On the site by their directive, in Jupyter by the metadata that tools/notebooks.py derives from it."
     from notebooks import fold
