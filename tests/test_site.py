@@ -51,7 +51,8 @@ class Page(HTMLParser):
     def handle_data(self, data):
         inside = [t for t, _ in self.open]
         if "style" in inside: self.loads += re.findall(r"""url\(["']?([^)"']*)|@import\s+["']([^"']*)""", data)
-        if "code" in inside and not {"pre", "a"} & set(inside): self.unlinked.append(data)
+        # nbdev links no names in what is folded, which is HTML to it.
+        if "code" in inside and not {"pre", "a", "details"} & set(inside): self.unlinked.append(data)
         quiet = {"script", "style", "pre", "code", "svg", "title", "head"} & set(inside) or any("math" in c.split() for _, c in self.open)
         if not quiet: self.text.append(data)
 
