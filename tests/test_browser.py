@@ -14,6 +14,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.base import AXE_SCRIPT
 from optional import BROWSERS, has
 from playwright import sync_api as playwright
 
@@ -144,6 +145,54 @@ def test_reference_pages(site, visit):
         tab, wrong = visit(page, PHONE, "dark")
         assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), page
         assert tab.locator(".katex-error").count() == 0 and not wrong, page
+
+
+# What is drawn of a formula is thousands of elements in the colour of their paragraph; `region`, a moderate finding, takes long to look for.
+AXE = "axe.run({exclude: [['.katex-html']]}, {resultTypes: ['violations'], rules: {region: {enabled: false}}})"
+
+
+def findings(tab):
+    "What axe-core, the usual checker of accessibility, finds serious or critical in the page that is shown."
+    tab.evaluate(AXE_SCRIPT)
+    return {(v["id"], n["html"][:120], n["failureSummary"][-250:]) for v in tab.evaluate(AXE)["violations"] if v["impact"] in ("serious", "critical") for n in v["nodes"]}
+
+
+WAYS = [(DESKTOP, "light"), (PHONE, "dark"), (DESKTOP, "dark"), (PHONE, "light")]
+ALL_WAYS = ["index.html", "heart.html", "ground/figures.html", "api/layers/convolution.html"]
+
+
+@pytest.mark.parametrize("page, way", [*((address_of(path), WAYS[i % 2]) for i, path in enumerate(notebooks)), *((page, way) for page in ALL_WAYS for way in WAYS)],
+                         ids=lambda x: x if isinstance(x, str) else f"{x[0]['width']}-{x[1]}")
+def test_everyone_can_use_it(page, way, visit):
+    "axe-core finds nothing serious or critical: each page on a light desktop or on a dark phone, some in all four ways."
+    tab, _ = visit(page, *way)
+    assert not findings(tab)
+
+
+def test_everyone_can_use_the_reference_and_old_addresses(site, base, visit):
+    files = ["api.html", *sorted(p.relative_to(site[0]).as_posix() for p in (site[0]/"api").rglob("*.html") if p not in moved(site[0]))]
+    found = {}
+    for i, page in enumerate(files):
+        tab, _ = visit(page, *WAYS[i % 2])
+        found[page] = findings(tab)
+    # A page that leads to another is left at once: without its order to go.
+    for text in {re.sub('<meta http-equiv="refresh"[^>]*>|"[^"]*html"', "", file.read_text(encoding="utf-8")) for file in moved(site[0])}:
+        tab.set_content(text.replace("href=", 'href="#"'))
+        found["moved"] = found.get("moved", set()) | findings(tab)
+    assert not {page: what for page, what in found.items() if what}
+
+
+def test_what_scrolls_is_reached_by_keyboard_and_what_does_not_is_passed(visit):
+    tab, _ = visit("layers/convolution.html", PHONE)
+    tab.wait_for_function("document.querySelector('main pre[tabindex]')")
+    block = tab.locator("main pre[tabindex='0']:visible").first
+    block.focus()
+    tab.keyboard.press("ArrowRight")
+    tab.wait_for_function("document.activeElement.scrollLeft > 0")
+    still = "[...document.querySelectorAll('main pre[tabindex]')].filter(e => e.offsetWidth && e.scrollWidth <= e.clientWidth).length"
+    assert tab.evaluate(still) == 0
+    tab.set_viewport_size(DESKTOP)
+    tab.wait_for_function(f"{still} === 0")
 
 
 LUMINANCE = """e => { const n = getComputedStyle(e).color.match(/[\\d.]+/g).slice(0, 3).map(v => (v /= 255) <= .03928 ? v/12.92 : ((v + .055)/1.055)**2.4);

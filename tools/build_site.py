@@ -214,7 +214,8 @@ def forward():
         old, new = line.split()
         to = "../"*old.count("/") + f"{new}.html"
         write(out/f"{old}.html", f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Moved</title><meta http-equiv="refresh" content="0; url={to}">'
-              f'<link rel="canonical" href="{to}"></head><body><p>This page is now <a href="{to}">here</a>.</p></body></html>\n')
+              f'<link rel="canonical" href="{to}"><meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark"></head>'
+              f'<body><main><h1>Moved</h1><p>This page is now <a href="{to}">here</a>.</p></main></body></html>\n')
 
 
 def unsigned():
