@@ -66,11 +66,13 @@ def differences(here, there):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two conditions that combine the others")
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="conditions whose names contain one of the words")
     parser.add_argument("--usual", type=Path, help="outputs of a usual run")
     args = parser.parse_args()
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, options, env in conditions(args.quick):
+            if args.only and not any(word in name for word in args.only): continue
             start = time.time()
             counted, failed = run(options, env, Path(folder)/name)
             print(f"{name}: {counted}, {time.time() - start:.0f} s", flush=True)
