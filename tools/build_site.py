@@ -160,7 +160,8 @@ def plain(text):
 
 
 def joined(code):
-    "Highlighted code with neighbours of one colour in one element, and quotes as they are: the same to see, in fewer bytes."
+    "Highlighted code with operators in the colour of text, neighbours of one colour in one element, and quotes as they are: a tenth fewer bytes."
+    code = re.sub(r'<span class="op">([^<]*)</span>', r"\1", code)
     code = code.replace("&quot;", '"').replace("&#x27;", "'")
     neighbours = re.compile(r'(<span class="(\w\w)">[^<]*)</span><span class="\2">')
     while neighbours.search(code): code = neighbours.sub(r"\1", code)
