@@ -17,6 +17,7 @@ from hwnn.layers.windows import crop, pad_images, windows
 from hwnn.optimizers import clip_by_global_norm
 from hwnn.schedulers import Constant, Exponential
 from hwnn.weights import Normal, Sparse, Uniform, XavierUniform
+from safetensors.numpy import save_file
 
 f32 = np.float32
 X = np.ones((4, 3))
@@ -317,3 +318,58 @@ def test_all_layers_refuse_the_same_things():
         for bad, kind in ((images[:0], ValueError), (images.astype(int), TypeError), (images.tolist(), TypeError)):
             with pytest.raises(kind): make().forward(bad)
         with pytest.raises(RuntimeError): make().backward(images)
+
+
+flowers = iris(batch_size=15)
+dense = lambda n=4: NeuralNetwork([FullyConnected(n, "tanh"), FullyConnected(3, "softmax")])
+seen = dense()
+seen.forward(flowers.test.X)
+REFUSED = {
+    "no layers": (lambda: NeuralNetwork([]), ValueError, "expected a list of at least one layer, got []"),
+    "sigmoid and logits": (lambda: NeuralNetwork([FullyConnected(3, "sigmoid")], loss="binary_cross_entropy"), ValueError,
+                           "expected a linear last layer with binary_cross_entropy, which takes logits, got Sigmoid()"),
+    "a layer's name": (lambda: NeuralNetwork(["fully_conected"]), ValueError, "did you mean 'fully_connected'?"),
+    "a layer twice": (lambda: NeuralNetwork([FullyConnected(3, "relu")]*2), ValueError, "one object in two places"),
+    "seed": (lambda: NeuralNetwork([FullyConnected(3, "relu")], seed=-1), ValueError, "expected seed as an integer at least 0, got -1"),
+    "logger": (lambda: NeuralNetwork(["flatten"], logger=5), TypeError, "expected a logger with the methods log and finish, got 5"),
+    "predict nan": (lambda: seen.predict(np.full((2, 4), np.nan, dtype=f32)), ValueError, "expected finite input, got 8 NaN"),
+    "predict shape": (lambda: seen.predict(np.zeros((2, 5), dtype=f32)), ValueError, "expected input (batch, 4), got (2, 5)"),
+    "epochs": (lambda: seen.train(flowers, epochs=0), ValueError, "expected epochs as an integer at least 1, got 0"),
+    "dataset": (lambda: seen.train([1, 2], epochs=1), TypeError, "expected a Dataset, got list"),
+    "another output": (lambda: seen.backward(flowers.test.Y, seen.forward(flowers.test.X).copy()), ValueError, "expected the output of the last forward pass"),
+    "targets": (lambda: seen.backward(flowers.test.Y[:, :2], seen.forward(flowers.test.X)), ValueError, ""),
+    "update": (lambda: NeuralNetwork(["flatten"]).update(0), RuntimeError, "expected a backward pass before update, got no gradient for any parameter"),
+    "error nan": (lambda: seen.error(flowers.test.Y, np.full((30, 3), np.nan)), ValueError, "expected finite out, got 90 NaN"),
+    "save too early": (lambda: dense().save("none.safetensors"), RuntimeError, "expected a forward pass before save"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_networks_say_what_they_refuse(case):
+    call, expected, text = REFUSED[case]
+    with pytest.raises(expected) as caught: call()
+    assert text in str(caught.value)
+
+
+def test_a_layer_that_fails_takes_nothing_with_it():
+    # the first layer would fit any number of features, and does not take over the wrong one
+    half_made = NeuralNetwork([FullyConnected(5, "relu"), FullyConnected(None, "softmax")])
+    with pytest.raises(ValueError, match="FullyConnected: expected n_out as an integer at least 1, got None"): half_made.predict(flowers.test.X)
+    assert not half_made.layers[0].parameters and half_made.input_shape is None
+
+
+def test_files_that_are_none(tmp_path):
+    (tmp_path/"broken.safetensors").write_bytes(b"no such file format")
+    save_file({"0.W": np.ones((4, 4))}, tmp_path/"strange.safetensors", metadata={"input_shape": "-4"})
+    before = [p.copy() for l in seen.layers for p in l.parameters.values()]
+    for name, expected, text in (("broken", ValueError, "expected a safetensors file"), ("missing", FileNotFoundError, "where there is none"),
+                                 ("strange", ValueError, "expected an input_shape such as '8 8 1' in the metadata")):
+        with pytest.raises(expected) as caught: seen.load(tmp_path/f"{name}.safetensors")
+        assert text in str(caught.value)
+    for b, p in zip(before, [p for l in seen.layers for p in l.parameters.values()]): np.testing.assert_array_equal(b, p)
+
+
+def test_places_that_take_no_file(tmp_path):
+    with pytest.raises(ValueError, match="expected the name of a file in a folder that exists"): seen.save(tmp_path)
+    with pytest.raises(ValueError, match="in a folder that exists"): seen.save(tmp_path/"missing"/"weights.safetensors")
+    assert not list(tmp_path.iterdir())
