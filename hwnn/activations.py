@@ -20,14 +20,16 @@ def rowwise(
     return fn(*arrays)
 
 class Activation:
-    "A function of Z and its backward pass. Subclasses define `_forward(Z)` and `_backward(Z, dY)`, which receive checked arrays."
+    """A function of Z and its backward pass. Subclasses define
+    `_forward(Z)` and `_backward(Z, dY)`, which receive checked arrays."""
     min_rank = 1  # the fewest axes that make sense
 
     def forward(
         self,
         Z: np.ndarray,  # (batch, ..., units), float32, float64 or complex128
     ) -> np.ndarray:
-        "Y, with the shape and dtype of `Z`. Raises TypeError unless `Z` is a floating-point array, ValueError on its shape."
+        """Y, with the shape and dtype of `Z`. Raises TypeError unless
+        `Z` is a floating-point array, ValueError on its shape."""
         self._check_Z(Z)
         return self._run(self._forward, Z)
 
@@ -36,22 +38,30 @@ class Activation:
         Z: np.ndarray,   # (batch, ..., units), what `forward` was given
         dY: np.ndarray,  # shape and dtype of `Z`, gradient of the loss at Y
     ) -> np.ndarray:
-        "dZ, the gradient of the loss at `Z`. Raises TypeError on types, ValueError unless `dY` has the shape of `Z`."
+        """dZ, the gradient of the loss at `Z`. Raises TypeError
+        on types, ValueError unless `dY` has the shape of `Z`."""
         self._check_Z(Z)
         name = type(self).__name__
         check_array(name, "dY", dY, *Z.shape)
-        if dY.dtype != Z.dtype: raise TypeError(f"{name}: expected dY of dtype {Z.dtype}, like Z, got {dY.dtype}; convert it with .astype(np.{Z.dtype})")
+        if dY.dtype != Z.dtype:
+            raise TypeError(f"{name}: expected dY of dtype {Z.dtype}, like Z, "
+                            f"got {dY.dtype}; convert it with "
+                            f".astype(np.{Z.dtype})")
         return self._run(self._backward, Z, dY)
 
     def _run(self, fn, *arrays):
-        with np.errstate(under="ignore"): return run(rowwise, fn, *arrays)   # numbers that get too small end at 0
+        # numbers that get too small end at 0
+        with np.errstate(under="ignore"): return run(rowwise, fn, *arrays)
 
     def _check_Z(self, Z):
         rank = max(getattr(Z, "ndim", 0), self.min_rank)
-        check_array(type(self).__name__, "Z", Z, *("batch", *["..."]*(rank - 2), "units")[-rank:])
+        check_array(type(self).__name__, "Z", Z,
+                    *("batch", *["..."]*(rank - 2), "units")[-rank:])
 
     def __call__(self, Z): return self.forward(Z)
-    def __repr__(self): return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
+    def __repr__(self):
+        named = ", ".join(f"{k}={v!r}" for k, v in vars(self).items())
+        return f"{type(self).__name__}({named})"
 
 # %% ../nbs/layers/activations.ipynb #ab5edadf
 class Linear(Activation):
@@ -62,9 +72,11 @@ class Linear(Activation):
 
 # %% ../nbs/layers/activations.ipynb #0973aad6
 class Sigmoid(Activation):
-    "1/(1 + exp(-z)) without overflow, to rounding error; constant beyond |z| = 87 in float32 and 708 in float64."
+    """1/(1 + exp(-z)) without overflow, to rounding error;
+    constant beyond |z| = 87 in float32 and 708 in float64."""
     def _forward(self, Z):
-        limit = 87.0 if Z.dtype == np.float32 else 708.0  # exp(limit) and its reciprocal are normal numbers
+        # exp(limit) and its reciprocal are normal numbers
+        limit = 87.0 if Z.dtype == np.float32 else 708.0
         S = np.clip(Z, -limit, limit)
         np.negative(S, out=S)
         np.exp(S, out=S)
@@ -90,13 +102,15 @@ class ArcTan(Activation):
     def _forward(self, Z): return np.arctan(Z)
 
     def _backward(self, Z, dY):
-        with np.errstate(over="ignore"): return dY/(1 + Z*Z)  # dY/inf is 0, the limit
+        # dY/inf is 0, the limit
+        with np.errstate(over="ignore"): return dY/(1 + Z*Z)
 
 # %% ../nbs/layers/activations.ipynb #340af2dc
 def rectify(
     Z: np.ndarray,  # (batch, ..., units)
 ) -> np.ndarray:
-    "max(0, z) for each number of `Z`; neither its shape nor its dtype is checked."
+    """max(0, z) for each number of `Z`; neither
+    its shape nor its dtype is checked."""
     return np.maximum(Z, 0)
 
 def rectify_backward(
@@ -107,7 +121,8 @@ def rectify_backward(
     return dY*~(Z <= 0)  # unlike Z > 0, true for NaN
 
 class ReLU(Activation):
-    "max(0, z), with the derivative 0 at z = 0; NaN stays NaN. Nair and Hinton 2010."
+    """max(0, z), with the derivative 0 at z =
+    0; NaN stays NaN. Nair and Hinton 2010."""
     def _run(self, fn, *arrays): return fn(*arrays)
     def _forward(self, Z): return run(rectify, Z)
     def _backward(self, Z, dY): return run(rectify_backward, Z, dY)
@@ -116,7 +131,8 @@ class ReLU(Activation):
 def softmax(
     Z: np.ndarray,  # (batch, ..., units)
 ) -> np.ndarray:
-    "exp(z)/sum(exp(z)) over the last axis of `Z`; neither its shape nor its dtype is checked."
+    """exp(z)/sum(exp(z)) over the last axis of `Z`;
+    neither its shape nor its dtype is checked."""
     with np.errstate(over="ignore"): P = Z - Z.real.max(axis=-1, keepdims=True)
     np.exp(P, out=P)
     P /= P.sum(axis=-1, keepdims=True)
@@ -132,15 +148,19 @@ class SoftMax(Activation):
         return P*(dY - (dY*P).sum(axis=-1, keepdims=True))
 
 # %% ../nbs/layers/activations.ipynb #86e94677
-ACTIVATIONS = dict(linear=Linear, sigmoid=Sigmoid, tanh=TanH, arctan=ArcTan, relu=ReLU, softmax=SoftMax)
+ACTIVATIONS = dict(linear=Linear, sigmoid=Sigmoid, tanh=TanH, arctan=ArcTan,
+                   relu=ReLU, softmax=SoftMax)
 
 # %% ../nbs/layers/activations.ipynb #41a79463
 def initialize_activation(
-    name=None,  # a name, a dict with the key "name", an Activation, or None for Linear
+    # a name, a dict with the key "name", an Activation, or None for Linear
+    name=None,
     **kwargs,   # arguments of the class
 ) -> Activation:
-    "The activation that `name` stands for. Raises TypeError for another kind of thing and for unknown arguments, ValueError for an unknown name."
-    return create("activation", Activation, ACTIVATIONS, "linear" if name is None else name, **kwargs)
+    """The activation that `name` stands for. Raises TypeError for another kind
+    of thing and for unknown arguments, ValueError for an unknown name."""
+    return create("activation", Activation, ACTIVATIONS,
+                  "linear" if name is None else name, **kwargs)
 
 # %% ../nbs/layers/activations_rectifiers.ipynb #5b6d690e
 import math
@@ -149,7 +169,8 @@ from .checks import check_choice, check_number
 
 # %% ../nbs/layers/activations_rectifiers.ipynb #a1eb2b43
 class LeakyReLU(Activation):
-    "z on the right, slope*z on the left and, by convention, the slope at 0; NaN stays NaN. Maas, Hannun and Ng 2013."
+    """z on the right, slope*z on the left and, by convention,
+    the slope at 0; NaN stays NaN. Maas, Hannun and Ng 2013."""
     def __init__(self,
         slope: float = 0.01,  # slope for z <= 0, above 0 and below 1
     ):
@@ -161,14 +182,18 @@ class LeakyReLU(Activation):
 
 # %% ../nbs/layers/activations_rectifiers.ipynb #2b6b78eb
 class ELU(Activation):
-    "z on the right, alpha*(exp(z) - 1) on the left. Clevert, Unterthiner and Hochreiter 2016."
+    """z on the right, alpha*(exp(z) - 1) on the left.
+    Clevert, Unterthiner and Hochreiter 2016."""
     def __init__(self,
-        alpha: float = 1.0,  # above 0 and below 1e38, where float32 ends; the floor on the left is -alpha
+        # above 0 and below 1e38, where float32 ends; the floor on the left is
+        # -alpha
+        alpha: float = 1.0,
     ):
         check_number("ELU", "alpha", alpha, above=0, below=1e38)
         self.alpha = float(alpha)
 
-    def _forward(self, Z): return np.maximum(Z, 0) + self.alpha*np.expm1(np.minimum(Z, 0))
+    def _forward(self, Z):
+        return np.maximum(Z, 0) + self.alpha*np.expm1(np.minimum(Z, 0))
 
     def _backward(self, Z, dY):
         slope = self.alpha*np.exp(np.minimum(Z, 0))
@@ -178,18 +203,22 @@ class ELU(Activation):
 # %% ../nbs/layers/activations_rectifiers.ipynb #466bea14
 class Softplus(Activation):
     "log(1 + exp(z)) without overflow, to rounding error. Dugas et al. 2001."
-    def _forward(self, Z): return np.maximum(Z, 0) + np.log1p(np.exp(np.minimum(Z, -Z)))
+    def _forward(self, Z):
+        return np.maximum(Z, 0) + np.log1p(np.exp(np.minimum(Z, -Z)))
     def _backward(self, Z, dY): return dY*Sigmoid()._forward(Z)
 
 # %% ../nbs/layers/activations_rectifiers.ipynb #f4ad4dba
 class SiLU(Activation):
-    "z*sigmoid(z), also called swish; constant, and below 1e-35 in magnitude, for z < -87 in float32 and z < -708 in float64. Elfwing, Uchibe and Doya 2017."
+    """z*sigmoid(z), also called swish; constant, and
+    below 1e-35 in magnitude, for z < -87 in float32 and z
+    < -708 in float64. Elfwing, Uchibe and Doya 2017."""
     def _forward(self, Z):
         Z = np.maximum(Z, -self._limit(Z))
         return Z/(1 + np.exp(-Z))
 
     def _backward(self, Z, dY):
-        Z = np.clip(Z, -self._limit(Z), self._limit(Z))  # on the right for the sake of infinity times 0
+        # on the right for the sake of infinity times 0
+        Z = np.clip(Z, -self._limit(Z), self._limit(Z))
         S = Sigmoid()._forward(Z)
         return dY*(S*(1 + Z*(1 - S)))
 
@@ -197,7 +226,8 @@ class SiLU(Activation):
 
 # %% ../nbs/layers/activations_rectifiers.ipynb #5197f7cd
 def _normal_cdf(Z, h, terms):
-    "The midpoint formula with step h on one axis, to be computed where underflow is ignored."
+    """The midpoint formula with step h on one axis,
+    to be computed where underflow is ignored."""
     Z = np.clip(Z, -40.0, 40.0)
     Q, total, term = Z*Z, np.zeros_like(Z), np.empty_like(Z)
     for t2 in [((k + 0.5)*h)**2 for k in range(terms)]:
@@ -211,24 +241,28 @@ def _normal_cdf(Z, h, terms):
 def normal_cdf(
     Z: np.ndarray,  # any shape, float32, float64 or complex128
 ) -> np.ndarray:
-    """The normal distribution function, the integral of exp(-v*v/2)/sqrt(2 pi) up to `Z`, in its dtype, with small relative errors on the left too.
-    Raises TypeError unless `Z` is a floating-point array, ValueError if it is empty or has no axis."""
+    """The normal distribution function at `Z`, in its dtype, with small
+    relative errors on the left too. Raises TypeError unless `Z` is a
+    floating-point array, ValueError if it is empty or has no axis."""
     check_array("normal_cdf", "Z", Z, *["..."]*max(1, getattr(Z, "ndim", 1)))
     h, terms = (1.0, 6) if Z.dtype == np.float32 else (0.7, 12)
     flat, out, size = Z.reshape(-1), np.empty(Z.size, Z.dtype), 2**14
     with np.errstate(under="ignore"):
-        for at in range(0, Z.size, size): out[at:at + size] = _normal_cdf(flat[at:at + size], h, terms)
+        for at in range(0, Z.size, size):
+            out[at:at + size] = _normal_cdf(flat[at:at + size], h, terms)
     return out.reshape(Z.shape)
 
 # %% ../nbs/layers/activations_rectifiers.ipynb #3726886a
 class GELU(Activation):
-    "z times the normal distribution function of z, or the approximation of it by tanh. Hendrycks and Gimpel 2016."
+    """z times the normal distribution function of z, or the
+    approximation of it by tanh. Hendrycks and Gimpel 2016."""
     def __init__(self,
         form: str = "exact",  # "exact" or "tanh"
     ):
         self.form = check_choice("GELU", "form", form, ["exact", "tanh"])
 
-    def _forward(self, Z): return np.maximum(Z, -40.0)*self._gate(np.clip(Z, -40.0, 40.0))
+    def _forward(self, Z):
+        return np.maximum(Z, -40.0)*self._gate(np.clip(Z, -40.0, 40.0))
 
     def _backward(self, Z, dY):
         Z = np.clip(Z, -40.0, 40.0)
@@ -242,4 +276,5 @@ class GELU(Activation):
         return Sigmoid()._forward(math.sqrt(8/math.pi)*(Z + 0.044715*Z*Z*Z))
 
 # %% ../nbs/layers/activations_rectifiers.ipynb #3e64b9a0
-ACTIVATIONS.update(leaky_relu=LeakyReLU, elu=ELU, softplus=Softplus, silu=SiLU, gelu=GELU)
+ACTIVATIONS.update(leaky_relu=LeakyReLU, elu=ELU, softplus=Softplus, silu=SiLU,
+                   gelu=GELU)

@@ -20,7 +20,8 @@ import numpy as np
 def shape_text(
     shape,  # sizes (int) and names (str), one for each axis
 ) -> str:
-    "A shape as the messages write it, with the comma that Python gives a single axis."
+    """A shape as the messages write it, with the
+    comma that Python gives a single axis."""
     return "(" + ", ".join(map(str, shape)) + (",)" if len(shape) == 1 else ")")
 
 # %% ../nbs/ground/checks.ipynb #b525f9c2
@@ -31,16 +32,28 @@ def check_array(
     owner: str,  # the layer or function that asks, as the message names it
     what: str,   # what the array is to that owner: "input", "labels"
     X,           # the array to look at
-    *axes,       # for each axis its size (int) or, where any positive size will do, its name (str)
+    # for each axis its size (int) or, where any positive size will do, its name
+    # (str)
+    *axes,
 ):
-    "Raise TypeError unless `X` is a floating-point array, ValueError unless it has these axes and at least one element."
+    """Raise TypeError unless `X` is a floating-point array,
+    ValueError unless it has these axes and at least one element."""
     if not isinstance(X, np.ndarray):
-        raise TypeError(f"{owner}: expected {what} as a NumPy array, got {type(X).__name__}; convert it with np.asarray(..., dtype=np.float32)")
+        raise TypeError(f"{owner}: expected {what} as a NumPy array, got "
+                        f"{type(X).__name__}; convert it with np.asarray(..., "
+                        f"dtype=np.float32)")
     if X.dtype not in FLOATS:
-        raise TypeError(f"{owner}: expected {what} of dtype float32 or float64, got {X.dtype}; convert it with .astype(np.float32), and divide 8-bit images by 255")
-    fits = axes == X.shape or len(axes) == X.ndim and not [a for a, n in zip(axes, X.shape) if a != n and not isinstance(a, str)]
-    if not fits: raise ValueError(f"{owner}: expected {what} {shape_text(axes)}, got {shape_text(X.shape)}")
-    if not X.size: raise ValueError(f"{owner}: expected {what} {shape_text(axes)} with at least one element, got {shape_text(X.shape)}")
+        raise TypeError(f"{owner}: expected {what} of dtype float32 or "
+                        f"float64, got {X.dtype}; convert it with "
+                        f".astype(np.float32), and divide 8-bit images by 255")
+    fits = axes == X.shape or len(axes) == X.ndim and not [
+        a for a, n in zip(axes, X.shape) if a != n and not isinstance(a, str)]
+    if not fits:
+        raise ValueError(f"{owner}: expected {what} {shape_text(axes)}, got "
+                         f"{shape_text(X.shape)}")
+    if not X.size:
+        raise ValueError(f"{owner}: expected {what} {shape_text(axes)} with at "
+                         f"least one element, got {shape_text(X.shape)}")
 
 # %% ../nbs/ground/checks.ipynb #59551c9b
 def check_finite(
@@ -48,33 +61,42 @@ def check_finite(
     what: str,      # what the array is to that owner
     X: np.ndarray,  # the array to look at
 ):
-    "Raise ValueError if `X` has a NaN or an infinity, with their number and the index of the first."
+    """Raise ValueError if `X` has a NaN or an infinity,
+    with their number and the index of the first."""
     bad = ~np.isfinite(X)
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(f"{owner}: expected finite {what}, got {int(bad.sum())} NaN or infinite values, the first at index {first}")
+        raise ValueError(f"{owner}: expected finite {what}, got "
+                         f"{int(bad.sum())} NaN or infinite values, the first "
+                         f"at index {first}")
 
 # %% ../nbs/ground/checks.ipynb #34a94d42
 def check_same_precision(
     owner: str,  # the layer or function that asks
     **arrays,    # name -> array; the first one sets the precision
 ):
-    "Raise TypeError unless all arrays, or their real and imaginary parts, have the dtype of the first."
+    """Raise TypeError unless all arrays, or their real
+    and imaginary parts, have the dtype of the first."""
     (first, A), *others = arrays.items()
     for name, B in others:
         if B.real.dtype != A.real.dtype:
-            raise TypeError(f"{owner}: expected {name} of dtype {A.real.dtype}, like {first}, got {B.dtype}; convert it with .astype(np.{A.real.dtype})")
+            raise TypeError(f"{owner}: expected {name} of dtype "
+                            f"{A.real.dtype}, like {first}, got {B.dtype}; "
+                            f"convert it with .astype(np.{A.real.dtype})")
 
 # %% ../nbs/ground/checks.ipynb #0e5b0228
 def check_dtype(
     owner: str,  # the class or function that asks
     dtype,       # anything that stands for float32 or float64
 ) -> np.dtype:
-    "`dtype` as NumPy's object. Raises TypeError unless it is float32 or float64."
+    """`dtype` as NumPy's object. Raises
+    TypeError unless it is float32 or float64."""
     try: found = None if dtype is None else np.dtype(dtype)
-    except (TypeError, ValueError, SyntaxError): found = None   # NumPy parses texts, and stumbles in several ways
+    # NumPy parses texts, and stumbles in several ways
+    except (TypeError, ValueError, SyntaxError): found = None
     if found is None or found not in FLOATS[:2]:
-        raise TypeError(f"{owner}: expected dtype float32 or float64, got {getattr(dtype, '__name__', repr(dtype))}")
+        raise TypeError(f"{owner}: expected dtype float32 or float64, got "
+                        f"{getattr(dtype, '__name__', repr(dtype))}")
     return found
 
 # %% ../nbs/ground/checks.ipynb #d2c5ea6b
@@ -82,12 +104,15 @@ def check_one_hot(
     owner: str,     # the layer or function that asks
     Y: np.ndarray,  # (batch, classes), the labels
 ):
-    "Raise TypeError unless `Y` is a floating-point array, ValueError unless every row holds one 1 and otherwise zeros."
+    """Raise TypeError unless `Y` is a floating-point array,
+    ValueError unless every row holds one 1 and otherwise zeros."""
     check_array(owner, "labels", Y, "batch", "classes")
-    if np.count_nonzero(Y) != len(Y) or (Y.sum(axis=1) != 1).any():   # otherwise no row is empty, and nothing is left for a second number in any
+    # otherwise no row is empty, and nothing is left for a second number in any
+    if np.count_nonzero(Y) != len(Y) or (Y.sum(axis=1) != 1).any():
         good = ((Y == 0) | (Y == 1)).all(axis=1) & (Y.sum(axis=1) == 1)
         row = int(np.argmin(good))
-        raise ValueError(f"{owner}: expected one-hot labels, one 1 in each row, got {Y[row].tolist()} in row {row}")
+        raise ValueError(f"{owner}: expected one-hot labels, one 1 in each "
+                         f"row, got {Y[row].tolist()} in row {row}")
 
 # %% ../nbs/ground/checks.ipynb #1bc01ac2
 def check_number(
@@ -100,13 +125,26 @@ def check_number(
     below=None,      # it has to be less than this
     at_most=None,    # it has to be this or less
 ):
-    "Raise TypeError unless `value` is a number of that kind, ValueError unless it is finite and in that range."
+    """Raise TypeError unless `value` is a number of that
+    kind, ValueError unless it is finite and in that range."""
     kind, name = (Integral, "an integer") if integer else (Real, "a number")
     fits = isinstance(value, kind) and not isinstance(value, bool)
-    finite = fits and (integer or (abs(value) <= float_info.max if isinstance(value, Integral) else abs(value) < inf))   # an integer may be larger than any float
-    if finite and (above is None or value > above) and (at_least is None or value >= at_least) and (below is None or value < below) and (at_most is None or value <= at_most): return
-    limits = [f" {word} {bound}" for word, bound in (("above", above), ("at least", at_least), ("below", below), ("at most", at_most)) if bound is not None]
-    raise (ValueError if fits else TypeError)(f"{owner}: expected {what} as {name}{' and'.join(limits)}, got {value!r}")
+    # an integer may be larger than any float
+    finite = fits and (integer or (abs(value) <= float_info.max
+                                   if isinstance(value, Integral)
+                                   else abs(value) < inf))
+    if (finite and (above is None or value > above)
+        and (at_least is None or value >= at_least)
+        and (below is None or value < below)
+        and (at_most is None or value <= at_most)):
+        return
+    limits = [f" {word} {bound}"
+              for word, bound in (("above", above), ("at least", at_least),
+                                  ("below", below), ("at most", at_most))
+              if bound is not None]
+    error = ValueError if fits else TypeError
+    raise error(f"{owner}: expected {what} as {name}{' and'.join(limits)}, "
+                f"got {value!r}")
 
 # %% ../nbs/ground/checks.ipynb #1390c2da
 def check_flag(
@@ -115,23 +153,28 @@ def check_flag(
     value,       # the switch to look at
 ):
     "Raise TypeError unless `value` is True or False."
-    if not isinstance(value, (bool, np.bool_)): raise TypeError(f"{owner}: expected {what} as True or False, got {value!r}")
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{owner}: expected {what} as True or False, "
+                        f"got {value!r}")
 
 # %% ../nbs/ground/checks.ipynb #9e46bad2
 def as_generator(
     owner: str,  # the function or class that asks
     rng,         # a numpy.random.Generator, or None
 ):
-    "The generator, or a new one of seed 0 in place of None. Raises TypeError for anything else."
+    """The generator, or a new one of seed 0 in place
+    of None. Raises TypeError for anything else."""
     if rng is None: return np.random.default_rng(0)
     if isinstance(rng, np.random.Generator): return rng
-    raise TypeError(f"{owner}: expected rng as a numpy.random.Generator, got {rng!r}; make one with np.random.default_rng(seed)")
+    raise TypeError(f"{owner}: expected rng as a numpy.random.Generator, got "
+                    f"{rng!r}; make one with np.random.default_rng(seed)")
 
 # %% ../nbs/ground/checks.ipynb #3921f2ff
 def canonical(
     name: str,  # a name as a person writes it
 ) -> str:
-    "The form in which two names are compared: lower case, without underscores, hyphens and spaces."
+    """The form in which two names are compared: lower
+    case, without underscores, hyphens and spaces."""
     return name.lower().replace("_", "").replace("-", "").replace(" ", "")
 
 # %% ../nbs/ground/checks.ipynb #2dbc7643
@@ -141,34 +184,50 @@ def check_choice(
     value,       # the choice to look at
     choices,     # the names that are known
 ) -> str:
-    "The one of `choices` that `value` means. Raises TypeError if it is no string, ValueError if it is none of them."
-    if not isinstance(value, str): raise TypeError(f"{owner}: expected {what} as a string, got {value!r}")
+    """The one of `choices` that `value` means. Raises TypeError
+    if it is no string, ValueError if it is none of them."""
+    if not isinstance(value, str):
+        raise TypeError(f"{owner}: expected {what} as a string, got {value!r}")
     names = {canonical(c): c for c in choices}
     if canonical(value) in names: return names[canonical(value)]
     near = get_close_matches(canonical(value), names, n=1)
     hint = f"; did you mean {names[near[0]]!r}?" if near else ""
-    raise ValueError(f"{owner}: expected {what} to be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
+    raise ValueError(f"{owner}: expected {what} to be one of "
+                     f"{', '.join(map(repr, choices))}, got {value!r}{hint}")
 
 # %% ../nbs/ground/checks.ipynb #45e2abbd
 def create(
-    family: str,   # what is being made, as the message names it: "layer", "activation"
+    # what is being made, as the message names it: "layer", "activation"
+    family: str,
     base: type,    # the family's base class
     known: dict,   # name -> class
-    spec,          # an object of the family, a name, or a dict with the key "name"
+    # an object of the family, a name, or a dict with the key "name"
+    spec,
     **kwargs,      # arguments for the class, beside those in a dict
 ):
-    "The object that `spec` stands for. Raises TypeError for another kind of thing and for unknown arguments, ValueError for unknown names."
+    """The object that `spec` stands for. Raises TypeError for another kind
+    of thing and for unknown arguments, ValueError for unknown names."""
     if isinstance(spec, base) and not kwargs: return spec
     if isinstance(spec, Mapping):
-        if "name" not in spec: raise ValueError(f"{family}: expected a dict with the key 'name', got the keys {', '.join(map(repr, spec))}")
-        spec, kwargs = spec["name"], {**{k: v for k, v in spec.items() if k != "name"}, **kwargs}
+        if "name" not in spec:
+            raise ValueError(f"{family}: expected a dict with the key 'name', "
+                             f"got the keys {', '.join(map(repr, spec))}")
+        spec, kwargs = spec["name"], {**{k: v for k, v in spec.items()
+                                         if k != "name"}, **kwargs}
     cls = known[check_choice(family, "name", spec, list(known))]
     taken = list(signature(cls).parameters)
     for key in kwargs:
         if key not in taken:
             near = get_close_matches(str(key), taken, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"{cls.__name__}: expected arguments among {', '.join(map(repr, taken)) or 'none at all'}, got {key!r}{hint}")
-    missing = [p.name for p in signature(cls).parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name not in kwargs]
-    if missing: raise TypeError(f"{cls.__name__}: expected the arguments {', '.join(map(repr, missing))} as well, got only {', '.join(map(repr, kwargs)) or 'none'}")
+            raise TypeError(f"{cls.__name__}: expected arguments among "
+                            f"{', '.join(map(repr, taken)) or 'none at all'}, "
+                            f"got {key!r}{hint}")
+    missing = [p.name for p in signature(cls).parameters.values()
+               if p.default is p.empty and p.kind is not p.VAR_KEYWORD
+               and p.name not in kwargs]
+    if missing:
+        raise TypeError(f"{cls.__name__}: expected the arguments "
+                        f"{', '.join(map(repr, missing))} as well, got only "
+                        f"{', '.join(map(repr, kwargs)) or 'none'}")
     return cls(**kwargs)

@@ -17,7 +17,8 @@ from numbers import Integral, Real
 def cell_text(
     value,  # a number, or anything else
 ) -> str:
-    "A value as tables show it: 12,345 or 0.001234; what is no number as its `str`."
+    """A value as tables show it: 12,345 or
+    0.001234; what is no number as its `str`."""
     if isinstance(value, bool) or not isinstance(value, Real): return str(value)
     return f"{value:,}" if isinstance(value, Integral) else f"{value:.4g}"
 
@@ -26,26 +27,37 @@ def html_table(
     rows,        # lists of cells, all of one length; the first one is the head
     caption="",  # a line above the table
 ) -> str:
-    """The rows as an HTML table, escaped, that scrolls where it is too wide.
-    Raises TypeError unless it is given rows of cells, ValueError for rows of different lengths."""
+    """The rows as an HTML table, escaped, that scrolls where
+    it is too wide. Raises TypeError unless it is given rows
+    of cells, ValueError for rows of different lengths."""
     def items(part):
         if isinstance(part, str) or not isinstance(part, Iterable):
-            raise TypeError(f"html_table: expected a list of rows, each a list of cells, got {part!r}")
+            raise TypeError(f"html_table: expected a list of rows, each a list "
+                            f"of cells, got {part!r}")
         return list(part)
     rows = [items(row) for row in items(rows)]
-    if len({len(row) for row in rows}) != 1: raise ValueError(f"html_table: expected rows of one length, got lengths {[len(row) for row in rows]}")
+    if len({len(row) for row in rows}) != 1:
+        raise ValueError(f"html_table: expected rows of one length, got "
+                         f"lengths {[len(row) for row in rows]}")
     def line(row, tag):
-        styles = ["text-align:right" if isinstance(below, Real) else "text-align:left" for below in rows[-1]]
-        styles[1:] = [f"{style};white-space:nowrap" for style in styles[1:]]  # only the first column may be long
-        cells = (f'<{tag} style="{style}">{html.escape(cell_text(value))}</{tag}>' for style, value in zip(styles, row))
+        styles = ["text-align:right" if isinstance(below, Real)
+                  else "text-align:left" for below in rows[-1]]
+        # only the first column may be long
+        styles[1:] = [f"{style};white-space:nowrap" for style in styles[1:]]
+        cells = (
+            f'<{tag} style="{style}">{html.escape(cell_text(value))}</{tag}>'
+            for style, value in zip(styles, row))
         return f"<tr>{''.join(cells)}</tr>"
-    title = f'<caption style="text-align:left;caption-side:top">{html.escape(caption)}</caption>' if caption else ""
-    return (f'<div style="overflow-x:auto"><table>{title}<thead>{line(rows[0], "th")}</thead>'
-            f'<tbody>{"".join(line(row, "td") for row in rows[1:])}</tbody></table></div>')
+    title = (f'<caption style="text-align:left;caption-side:top">'
+             f'{html.escape(caption)}</caption>' if caption else "")
+    head, body = line(rows[0], "th"), [line(row, "td") for row in rows[1:]]
+    return (f'<div style="overflow-x:auto"><table>{title}<thead>{head}</thead>'
+            f'<tbody>{"".join(body)}</tbody></table></div>')
 
 # %% ../nbs/ground/display.ipynb #d95da5d4
 def in_notebook() -> bool:
-    "Whether this is a Jupyter kernel whose outputs somebody looks at: not one of a test."
+    """Whether this is a Jupyter kernel whose
+    outputs somebody looks at: not one of a test."""
     return "ipykernel" in sys.modules and "IN_TEST" not in os.environ
 
 # %% ../nbs/ground/display.ipynb #a6c73a35
@@ -60,10 +72,13 @@ class Place:
     def show(self,
         bundle: dict,  # MIME type -> content
     ):
-        "Put `bundle` in the place of what was shown before; the first time in a cell, below its outputs so far."
+        """Put `bundle` in the place of what was shown before;
+        the first time in a cell, below its outputs so far."""
         from IPython.display import display
         if self.here(): self.handle.update(bundle, raw=True)
-        else: self.handle, self.cell = display(bundle, raw=True, display_id=True), self._running()
+        else:
+            self.handle, self.cell = display(bundle, raw=True,
+                                             display_id=True), self._running()
 
     def _running(self):
         from IPython import get_ipython
@@ -71,16 +86,21 @@ class Place:
 
 # %% ../nbs/ground/display.ipynb #3f308213
 def notebook_bar(
-    iterable=None,  # what to go through; without it, a context manager whose `update()` counts one step
+    # what to go through; without it, a context manager whose `update()` counts
+    # one step
+    iterable=None,
     total=None,     # number of steps, where the iterable has no length
     desc="",        # what is going on, written before the bar
 ):
-    "tqdm's bar as one output of a notebook, of which nothing is left at the end."
+    """tqdm's bar as one output of a notebook,
+    of which nothing is left at the end."""
     from tqdm import tqdm
     place = Place()
     class Bar(tqdm):
         monitor_interval = 0   # no thread that draws a bar which stands still
         def display(self, msg=None, pos=None):
             text = str(self) if msg is None else msg
-            place.show({"text/plain": text, "text/html": f"<pre>{html.escape(text)}</pre>" if text else ""})
-    return Bar(iterable, total=total, desc=desc, leave=False, file=io.StringIO(), ascii=False, ncols=80)
+            place.show({"text/plain": text, "text/html":
+                        f"<pre>{html.escape(text)}</pre>" if text else ""})
+    return Bar(iterable, total=total, desc=desc, leave=False,
+               file=io.StringIO(), ascii=False, ncols=80)

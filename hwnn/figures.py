@@ -28,32 +28,42 @@ colors = AttrDict(
 
 # %% ../nbs/ground/figures.ipynb #fd3d507f
 def use_style():
-    "Set matplotlib's defaults to the style of hwnn, and Jupyter's figures to SVG that is the same in every run."
+    """Set matplotlib's defaults to the style of hwnn, and
+    Jupyter's figures to SVG that is the same in every run."""
     import matplotlib as mpl
     from cycler import cycler
-    mpl.rcParams.update({
-        "figure.figsize": (7, 3), "figure.dpi": 100, "savefig.transparent": True, "svg.hashsalt": "hwnn",
-        "figure.facecolor": "none", "axes.facecolor": "none", "legend.frameon": False,
-        "text.color": colors.ink, "axes.labelcolor": colors.ink, "axes.edgecolor": colors.ink, "axes.titlecolor": colors.ink,
-        "xtick.color": colors.ink, "ytick.color": colors.ink, "grid.color": colors.ink, "grid.alpha": 0.25,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11, "font.size": 10.5, "lines.linewidth": 1.8,
-        "axes.prop_cycle": cycler(color=[colors.input, colors.weights, colors.output, colors.gradient, colors.ink]),
-        "image.cmap": "gray", "image.interpolation": "nearest",
-    })
+    mpl.rcParams.update(
+        {"figure.figsize": (7, 3), "figure.dpi": 100, "savefig.transparent":
+         True, "svg.hashsalt": "hwnn", "figure.facecolor": "none",
+         "axes.facecolor": "none", "legend.frameon": False,
+         "text.color": colors.ink, "axes.labelcolor": colors.ink,
+         "axes.edgecolor": colors.ink, "axes.titlecolor": colors.ink,
+         "xtick.color": colors.ink, "ytick.color": colors.ink,
+         "grid.color": colors.ink, "grid.alpha": 0.25, "axes.spines.top": False,
+         "axes.spines.right": False, "axes.titlesize": 11, "font.size": 10.5,
+         "lines.linewidth": 1.8, "axes.prop_cycle":
+         cycler(color=[colors.input, colors.weights, colors.output,
+                       colors.gradient, colors.ink]),
+         "image.cmap": "gray", "image.interpolation": "nearest",})
     try: from matplotlib_inline.backend_inline import set_matplotlib_formats
-    except ImportError: return  # plain Python, without Jupyter: figures are saved, not displayed
+    # plain Python, without Jupyter: figures are saved, not displayed
+    except ImportError: return
     from IPython import get_ipython
-    if get_ipython(): set_matplotlib_formats("svg", bbox_inches="tight", metadata={"Date": None})
+    if get_ipython():
+        set_matplotlib_formats("svg", bbox_inches="tight",
+                               metadata={"Date": None})
 
 # %% ../nbs/ground/figures.ipynb #a1dfac77
 def figure_bytes(
     fig,           # a matplotlib figure
     format="svg",  # "svg" or "png"
 ) -> bytes:
-    "The figure as the bytes of a file, the same in every run; the figure is closed."
+    """The figure as the bytes of a file, the
+    same in every run; the figure is closed."""
     import matplotlib.pyplot as plt
     file = io.BytesIO()
-    fig.savefig(file, format=format, bbox_inches="tight", dpi=140, metadata={"Date": None} if format == "svg" else None)
+    fig.savefig(file, format=format, bbox_inches="tight", dpi=140,
+                metadata={"Date": None} if format == "svg" else None)
     plt.close(fig)
     return file.getvalue()
 
@@ -65,20 +75,28 @@ def draw_array(
     title="",     # a line above the array
     fmt="{:g}",   # how a number is written; "" writes none
     framed=None,  # (rows, cols) of bool: cells that get a frame
-    limit=None,   # the magnitude that has the full colour; the array's largest where None
+    # the magnitude that has the full colour; the array's largest where None
+    limit=None,
 ):
     "Draw a matrix as coloured cells with their numbers."
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Rectangle
     A = np.asarray(A)
-    if A.ndim != 2: raise ValueError(f"draw_array: expected an array (rows, cols), got {A.shape}")
+    if A.ndim != 2:
+        raise ValueError(f"draw_array: expected an array (rows, cols), "
+                         f"got {A.shape}")
     strength = np.abs(A)/((np.abs(A).max() if limit is None else limit) or 1)
     rgba = np.empty((*A.shape, 4))
-    rgba[..., :3], rgba[..., 3] = to_rgb(colors[role]), 0.05 + 0.25*np.clip(strength, 0, 1)
+    rgba[..., :3], rgba[..., 3] = (to_rgb(colors[role]),
+                                   0.05 + 0.25*np.clip(strength, 0, 1))
     ax.imshow(rgba, aspect="equal")
     for i, j in np.ndindex(*A.shape):
-        if fmt: ax.text(j, i, fmt.format(A[i, j]), ha="center", va="center", color=colors.ink, fontsize=10, fontweight="bold")
-        if framed is not None and framed[i, j]: ax.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False, ec=colors[role], lw=2.2))
+        if fmt:
+            ax.text(j, i, fmt.format(A[i, j]), ha="center", va="center",
+                    color=colors.ink, fontsize=10, fontweight="bold")
+        if framed is not None and framed[i, j]:
+            ax.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, fill=False,
+                                   ec=colors[role], lw=2.2))
     ax.set(xticks=[], yticks=[], title=title)
     for spine in ax.spines.values(): spine.set_visible(False)
 
@@ -86,17 +104,20 @@ def draw_array(
 def frame_png(
     fig,  # a matplotlib figure
 ):
-    "The figure as PNG bytes with a palette of 48 colours, about a quarter of the size, and its width in pixels of the page."
+    """The figure as PNG bytes with a palette of 48 colours, about
+    a quarter of the size, and its width in pixels of the page."""
     from PIL import Image
     image = Image.open(io.BytesIO(figure_bytes(fig, "png")))
     file = io.BytesIO()
-    image.quantize(48, method=Image.Quantize.FASTOCTREE).save(file, format="png", optimize=True)
+    image.quantize(48, method=Image.Quantize.FASTOCTREE).save(
+        file, format="png", optimize=True)
     return file.getvalue(), round(image.width/1.4)
 
 # %% ../nbs/ground/figures.ipynb #ceea68d1
 SCRIPT = """const box = this.closest('.hwnn-explore'); let at = 0;
 for (const r of box.querySelectorAll('input')) {
-  at = at * (+r.max + 1) + +r.value; r.nextElementSibling.textContent = JSON.parse(r.dataset.values)[r.value]; }
+  at = at * (+r.max + 1) + +r.value; \
+r.nextElementSibling.textContent = JSON.parse(r.dataset.values)[r.value]; }
 box.querySelectorAll('img').forEach((img, i) => img.hidden = i !== at);"""
 
 # %% ../nbs/ground/figures.ipynb #c256144a
@@ -108,16 +129,23 @@ def static_html(
     "Precomputed frames under one HTML range input for each name."
     attr = lambda text: html.escape(text, quote=True)
     sliders = "".join(
-        f'<label style="display:flex;gap:.7em;align-items:center;margin:.2em 0">{html.escape(name)}'
-        f'<input type="range" min="0" max="{len(vs) - 1}" value="0" style="flex:1;max-width:22em" aria-label="{attr(name)}"'
-        f' data-values="{attr(json.dumps([str(v) for v in vs]))}" oninput="{attr(SCRIPT)}"><output>{html.escape(str(vs[0]))}</output></label>'
+        f'<label style="display:flex;gap:.7em;align-items:center;'
+        f'margin:.2em 0">{html.escape(name)}'
+        f'<input type="range" min="0" max="{len(vs) - 1}" value="0" '
+        f'style="flex:1;max-width:22em" aria-label="{attr(name)}"'
+        f' data-values="{attr(json.dumps([str(v) for v in vs]))}" '
+        f'oninput="{attr(SCRIPT)}">'
+        f'<output>{html.escape(str(vs[0]))}</output></label>'
         for name, vs in values.items())
     frames = []
     for i, combination in enumerate(product(*values.values())):
         chosen = dict(zip(values, combination))
         png, width = frame_png(draw(**chosen))
-        frames.append(f'<img {"hidden" if i else ""} width="{width}" style="max-width:100%;height:auto" alt="{attr(alt.format(**chosen))}"'
-                      f' src="data:image/png;base64,{base64.b64encode(png).decode()}">')
+        frames.append(
+            f'<img {"hidden" if i else ""} width="{width}" '
+            f'style="max-width:100%;height:auto" '
+            f'alt="{attr(alt.format(**chosen))}"'
+            f' src="data:image/png;base64,{base64.b64encode(png).decode()}">')
     return f'<div class="hwnn-explore">{sliders}{"".join(frames)}</div>'
 
 # %% ../nbs/ground/figures.ipynb #a4fb2074
@@ -126,107 +154,166 @@ def explore(
     alt,       # alternative text, in which {name} stands for a value
     **values,  # for each argument of `draw` the values to choose from
 ):
-    "Show `draw` under a slider for each argument: a live ipywidget in Jupyter, precomputed frames on a static page."
+    """Show `draw` under a slider for each argument: a live
+    ipywidget in Jupyter, precomputed frames on a static page."""
     from IPython.display import display
     for name, vs in values.items():
-        if not len(list(vs)): raise ValueError(f"explore: expected at least one value for {name}, got none")
+        if not len(list(vs)):
+            raise ValueError(f"explore: expected at least one value for "
+                             f"{name}, got none")
     values = {name: list(vs) for name, vs in values.items()}
-    bundle = {"text/html": static_html(draw, alt, values), "text/plain": f"sliders: {', '.join(values)}"}
-    if "IN_TEST" not in os.environ:  # a widget's identifier changes with every run; stored outputs and tests do without
+    bundle = {"text/html": static_html(draw, alt, values),
+              "text/plain": f"sliders: {', '.join(values)}"}
+    # a widget's identifier changes with every run; stored outputs and tests do
+    # without
+    if "IN_TEST" not in os.environ:
         from ipywidgets import SelectionSlider, interactive
         from matplotlib.pyplot import show
         def live(**chosen):
             draw(**chosen)
             show()
-        widget = interactive(live, **{name: SelectionSlider(options=vs) for name, vs in values.items()})
+        widget = interactive(live, **{name: SelectionSlider(options=vs)
+                                      for name, vs in values.items()})
         bundle.update(widget._repr_mimebundle_())
     display(bundle, raw=True)
 
 # %% ../nbs/ground/figures.ipynb #10b6af14
-CELLS_STYLE = """.hwnn-cells [hidden]{display:none} .hwnn-cells svg{width:100%;height:auto;font:bold 12px sans-serif}
-.hwnn-cells text{fill:currentColor;stroke:none} .hwnn-cells svg>g>text{font-weight:normal}
+CELLS_STYLE = """.hwnn-cells [hidden]{display:none} \
+.hwnn-cells svg{width:100%;height:auto;font:bold 12px sans-serif}
+.hwnn-cells text{fill:currentColor;stroke:none} \
+.hwnn-cells svg>g>text{font-weight:normal}
 .hwnn-cells [data-l] text{text-anchor:middle;transform:translate(14px,18.5px)}
-.hwnn-cells [data-l]{cursor:pointer;outline:none;stroke-width:0} .hwnn-cells .on{stroke-width:2.6} .hwnn-cells .at path{stroke:currentColor;stroke-width:3.4}
+.hwnn-cells [data-l]{cursor:pointer;outline:none;stroke-width:0} \
+.hwnn-cells .on{stroke-width:2.6} \
+.hwnn-cells .at path{stroke:currentColor;stroke-width:3.4}
 .hwnn-cells p{min-height:3em;margin:.4em 0}"""
 
 # %% ../nbs/ground/figures.ipynb #cc9c2f9b
 CELLS_SHOW = """const c = event.target.closest('[data-l]'); if (!c) return;
 const box = c.closest('svg').parentNode, all = box.querySelectorAll('[data-l]');
 all.forEach(e => e.classList.remove('on', 'at')); c.classList.add('at');
-if (c.dataset.l) for (const i of c.dataset.l.split(' ')) all[i].classList.add('on');
+if (c.dataset.l) for (const i of c.dataset.l.split(' ')) \
+all[i].classList.add('on');
 box.querySelector('p').textContent = c.dataset.n;"""
 
 # %% ../nbs/ground/figures.ipynb #208f4d7e
 CELLS_MOVE = """const c = event.target.closest('[data-l]'); if (!c) return;
-const w = +c.parentNode.dataset.w, step = {ArrowRight: 1, ArrowLeft: -1, ArrowDown: w, ArrowUp: -w}[event.key]; if (!step) return;
-const cells = [...c.parentNode.querySelectorAll('[data-l]')], next = cells[cells.indexOf(c) + step];
+const w = +c.parentNode.dataset.w, step = {ArrowRight: 1, ArrowLeft: -1, \
+ArrowDown: w, ArrowUp: -w}[event.key]; if (!step) return;
+const cells = [...c.parentNode.querySelectorAll('[data-l]')], \
+next = cells[cells.indexOf(c) + step];
 event.preventDefault(); if (next) { next.tabIndex = -1; next.focus(); }"""
 
 # %% ../nbs/ground/figures.ipynb #7bb2d841
 def cells_svg(
     panels,      # rows of (title, array (rows, cols), key of `colors`)
-    links,       # (title, cells, title, cells): arrays of places in reading order, broadcast against each other
+    # (title, cells, title, cells): arrays of places in reading order, broadcast
+    # against each other
+    links,
     notes,       # dict: title -> a sentence for each cell
     alt,         # alternative text
     start=None,  # title of the panel whose middle cell is marked at first
 ) -> str:
-    "One SVG with the sentence of the marked cell below it. Raises ValueError for a title that is no panel's."
+    """One SVG with the sentence of the marked cell below
+    it. Raises ValueError for a title that is no panel's."""
     size, gap, x, y, right, small = 28, 34, 2, 18, 0, ' font-size="9.5"'
     flat = [panel for row in panels for panel in row]
-    first = dict(zip([title for title, _, _ in flat], np.cumsum([0] + [A.size for _, A, _ in flat]).tolist()))
-    linked, text = [set() for _ in range(sum(A.size for _, A, _ in flat))], [""]*sum(A.size for _, A, _ in flat)
+    first = dict(zip([title for title, _, _ in flat],
+                     np.cumsum([0] + [A.size for _, A, _ in flat]).tolist()))
+    linked = [set() for _ in range(sum(A.size for _, A, _ in flat))]
+    text = [""]*len(linked)
     for title in [t for a, _, b, _ in links for t in (a, b)] + list(notes):
-        if title not in first: raise ValueError(f"linked_cells: expected a title among {', '.join(map(repr, first))}, got {title!r}")
+        if title not in first:
+            raise ValueError(f"linked_cells: expected a title among "
+                             f"{', '.join(map(repr, first))}, got {title!r}")
     for a, here, b, there in links:
         for i, j in np.broadcast(here, there):
             linked[first[a] + i].add(first[b] + j)
             linked[first[b] + j].add(first[a] + i)
-    for title, sentences in notes.items(): text[first[title]:first[title] + len(sentences)] = sentences
-    at = None if start is None else first[start] + next(A for title, A, _ in flat if title == start).size//2
+    for title, sentences in notes.items():
+        text[first[title]:first[title] + len(sentences)] = sentences
+    sizes = {title: A.size for title, A, _ in flat}
+    at = None if start is None else first[start] + sizes[start]//2
     parts = []
     for row in panels:
         for title, A, role in row:
-            parts.append(f'<g data-w="{A.shape[1]}" fill="{colors[role]}" stroke="{colors[role]}"><text x="{x}" y="{y - 6}">{html.escape(title)}</text>')
+            parts.append(f'<g data-w="{A.shape[1]}" fill="{colors[role]}" '
+                         f'stroke="{colors[role]}"><text x="{x}" '
+                         f'y="{y - 6}">{html.escape(title)}</text>')
             for k, ((i, j), value) in enumerate(np.ndenumerate(A)):
                 cell = first[title] + k
-                mark = "at" if cell == at else "on" if at is not None and cell in linked[at] else ""
+                mark = ("at" if cell == at else "on" if at is not None
+                        and cell in linked[at] else "")
                 strength = 0.06 + 0.5*abs(value)/(np.abs(A).max() or 1)
-                parts.append(f'<g data-l="{" ".join(map(str, sorted(linked[cell])))}" data-n="{html.escape(text[cell], quote=True)}"'
-                             + ("" if k else ' tabindex="0"') + (f' class="{mark}"' if mark else "") + f' transform="translate({x + size*j},{y + size*i})">'
-                             f'<path d="M1 1h26v26H1z" fill-opacity="{strength:.2f}"/><text{small if len(f"{value:g}") > 3 else ""}>{value:g}</text></g>')
+                parts.append(
+                    f'<g data-l="{" ".join(map(str, sorted(linked[cell])))}" '
+                    f'data-n="{html.escape(text[cell], quote=True)}"'
+                    + ("" if k else ' tabindex="0"')
+                    + (f' class="{mark}"' if mark else "")
+                    + f' transform="translate({x + size*j},{y + size*i})">'
+                    f'<path d="M1 1h26v26H1z" '
+                    f'fill-opacity="{strength:.2f}"/>'
+                    f'<text{small if len(f"{value:g}") > 3 else ""}>'
+                    f'{value:g}</text></g>')
             parts.append("</g>")
-            right, x = max(right, x + size*A.shape[1]), x + max(size*A.shape[1], 7*len(title)) + gap
+            right, x = (max(right, x + size*A.shape[1]),
+                        x + max(size*A.shape[1], 7*len(title)) + gap)
         x, y = 2, y + size*max(A.shape[0] for _, A, _ in row) + gap
-    hint = "Point at a cell, touch it, or move with the arrow keys." if at is None else text[at]
-    return (f'<div><svg viewBox="0 0 {right + 4} {y - gap + 4}" style="max-width:{right + 4}px" role="group" aria-label="{html.escape(alt, quote=True)}">'
-            f'{"".join(parts)}</svg><p aria-live="polite">{html.escape(hint)}</p></div>')
+    hint = ("Point at a cell, touch it, or move with the arrow keys."
+            if at is None else text[at])
+    return (f'<div><svg viewBox="0 0 {right + 4} {y - gap + 4}" '
+            f'style="max-width:{right + 4}px" role="group" '
+            f'aria-label="{html.escape(alt, quote=True)}">'
+            f'{"".join(parts)}</svg><p '
+            f'aria-live="polite">{html.escape(hint)}</p></div>')
 
 # %% ../nbs/ground/figures.ipynb #217c6e19
 def linked_cells(
-    draw,        # function of the named values that returns (panels, links, notes)
+    # function of the named values that returns (panels, links, notes)
+    draw,
     alt,         # alternative text, in which {name} stands for a value
-    presets,     # list of dicts: the values of each setting that a static page offers
+    # list of dicts: the values of each setting that a static page offers
+    presets,
     start=None,  # title of the panel whose middle cell is marked at first
-    **values,    # for each argument of `draw` the values that a running kernel offers
+    # for each argument of `draw` the values that a running kernel offers
+    **values,
 ):
-    "Show arrays whose cells mark each other: prepared settings on a static page, a live widget in Jupyter. Raises ValueError without presets and for unknown titles."
+    """Show arrays whose cells mark each other: prepared
+    settings on a static page, a live widget in Jupyter. Raises
+    ValueError without presets and for unknown titles."""
     from IPython.display import HTML, display
-    if not presets: raise ValueError("linked_cells: expected at least one preset, got none")
+    if not presets:
+        raise ValueError("linked_cells: expected at least one preset, got none")
     attr = lambda code: html.escape(code, quote=True)
     def wrap(inside):
-        return (f'<div class="hwnn-cells" onpointerover="{attr(CELLS_SHOW)}" onkeyup="{attr(CELLS_SHOW)}" onkeydown="{attr(CELLS_MOVE)}">'
+        return (f'<div class="hwnn-cells" onpointerover="{attr(CELLS_SHOW)}" '
+                f'onkeyup="{attr(CELLS_SHOW)}" onkeydown="{attr(CELLS_MOVE)}">'
                 f'<style>{CELLS_STYLE}</style>{inside}</div>')
-    frames = [cells_svg(*draw(**preset), alt.format(**preset), start) for preset in presets]
-    options = "".join(f'<option>{html.escape(", ".join(f"{k} {v}" for k, v in preset.items()))}</option>' for preset in presets)
-    choose = "const at = this.selectedIndex; this.closest('.hwnn-cells').querySelectorAll('svg').forEach((s, i) => s.parentNode.hidden = i !== at)"
-    select = f'<select aria-label="setting" onchange="{attr(choose)}" style="margin-bottom:.6em">{options}</select>'
-    page = wrap(select + "".join(f if not i else f.replace("<div>", "<div hidden>", 1) for i, f in enumerate(frames)))
-    bundle = {"text/html": page, "text/plain": f"linked cells, {len(presets)} settings"}
+    frames = [cells_svg(*draw(**preset), alt.format(**preset), start)
+              for preset in presets]
+    names = [", ".join(f"{k} {v}" for k, v in preset.items())
+             for preset in presets]
+    options = "".join(f'<option>{html.escape(name)}</option>' for name in names)
+    choose = ("const at = this.selectedIndex; "
+              "this.closest('.hwnn-cells').querySelectorAll('svg')"
+              ".forEach((s, i) => s.parentNode.hidden = i !== at)")
+    select = (f'<select aria-label="setting" onchange="{attr(choose)}" '
+              f'style="margin-bottom:.6em">{options}</select>')
+    page = wrap(select
+                + "".join(f if not i else f.replace("<div>", "<div hidden>", 1)
+                          for i, f in enumerate(frames)))
+    bundle = {"text/html": page,
+              "text/plain": f"linked cells, {len(presets)} settings"}
     if "IN_TEST" not in os.environ:  # as in `explore`
         from ipywidgets import SelectionSlider, interactive
         def live(**chosen):
-            try: display(HTML(wrap(cells_svg(*draw(**chosen), alt.format(**chosen), start))))
-            except ValueError as e: print(e)  # a choice that does not go together, such as a kernel larger than the image
-        widget = interactive(live, **{name: SelectionSlider(options=list(vs), value=presets[0][name]) for name, vs in values.items()})
+            try:
+                display(HTML(wrap(cells_svg(*draw(**chosen),
+                                            alt.format(**chosen), start))))
+            # a choice that does not go together: a kernel beyond the image
+            except ValueError as e: print(e)
+        widget = interactive(live, **{
+            name: SelectionSlider(options=list(vs), value=presets[0][name])
+            for name, vs in values.items()})
         bundle.update(widget._repr_mimebundle_())
     display(bundle, raw=True)

@@ -17,9 +17,12 @@ def inner(
     a,  # array of any shape, real or complex
     b,  # array of the same shape
 ):
-    "The sum of the element-wise products. Raises ValueError when the shapes differ, where NumPy would broadcast."
+    """The sum of the element-wise products. Raises ValueError
+    when the shapes differ, where NumPy would broadcast."""
     a, b = np.asarray(a), np.asarray(b)
-    if a.shape != b.shape: raise ValueError(f"inner: expected two arrays of one shape, got {a.shape} and {b.shape}")
+    if a.shape != b.shape:
+        raise ValueError(f"inner: expected two arrays of one shape, got "
+                         f"{a.shape} and {b.shape}")
     return (a*b).sum()
 
 # %% ../nbs/ground/gradcheck.ipynb #226d94c7
@@ -27,30 +30,37 @@ def check_float64(
     owner: str,  # the function that asks
     x,           # the array to look at
 ):
-    "Raise TypeError unless `x` is a float64 array: what is lost in float32 would hide a wrong gradient."
+    """Raise TypeError unless `x` is a float64 array: what
+    is lost in float32 would hide a wrong gradient."""
     if not isinstance(x, np.ndarray) or x.dtype != np.float64:
         came = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
-        raise TypeError(f"{owner}: expected x as a float64 array, got {came}; float32 leaves too few digits to judge a gradient, convert with .astype(np.float64)")
+        raise TypeError(f"{owner}: expected x as a float64 array, got {came}; "
+                        f"float32 leaves too few digits to judge a gradient, "
+                        f"convert with .astype(np.float64)")
 
 # %% ../nbs/ground/gradcheck.ipynb #b0ded742
 def check_step(
     owner: str,  # the function that asks
     h,           # the step to look at
 ):
-    "Raise TypeError unless `h` is a number, ValueError unless it is finite and above 0."
+    """Raise TypeError unless `h` is a number,
+    ValueError unless it is finite and above 0."""
     expected = f"{owner}: expected h as a number above 0, got {h!r}"
     if not isinstance(h, Real) or isinstance(h, bool): raise TypeError(expected)
     if not 0 < h < inf: raise ValueError(expected)
 
 # %% ../nbs/ground/gradcheck.ipynb #d1e74ab6
 def numerical_gradient(
-    fn,              # function of an array shaped like `x`; its value has the shape of `dLdf`
+    # function of an array shaped like `x`; its value has the shape of `dLdf`
+    fn,
     x: np.ndarray,   # float64, where the gradient is taken; left as it is
-    dLdf,            # gradient of the loss at the output of `fn`; 1.0 if that output is the loss
+    # gradient of the loss at the output of `fn`; 1.0 if that output is the loss
+    dLdf,
     h: float = 1e-6, # step
 ) -> np.ndarray:
-    """Central differences of `sum(fn(x) * dLdf)` for one element of `x` after the other.
-    Raises TypeError unless `x` is float64, ValueError unless `h` is above 0."""
+    """Central differences of `sum(fn(x) * dLdf)` for one
+    element of `x` after the other. Raises TypeError unless
+    `x` is float64, ValueError unless `h` is above 0."""
     check_float64("numerical_gradient", x)
     check_step("numerical_gradient", h)
     x, grad = x.copy(), np.empty_like(x)
@@ -66,20 +76,26 @@ def numerical_gradient(
 
 # %% ../nbs/ground/gradcheck.ipynb #28b53cc3
 def complex_step_gradient(
-    fn,               # smooth function that accepts complex128; its value has the shape of `dLdf`
+    # smooth function that accepts complex128; its value has the shape of `dLdf`
+    fn,
     x: np.ndarray,    # float64, where the gradient is taken; left as it is
-    dLdf,             # gradient of the loss at the output of `fn`; 1.0 if that output is the loss
+    # gradient of the loss at the output of `fn`; 1.0 if that output is the loss
+    dLdf,
     h: float = 1e-30, # step along the imaginary axis
 ) -> np.ndarray:
-    """The gradient of `sum(fn(x) * dLdf)` to rounding error. Squire and Trapp 1998.
-    Raises TypeError unless `x` is float64 and `fn` keeps complex numbers, ValueError unless `h` is above 0."""
+    """The gradient of `sum(fn(x) * dLdf)` to rounding error. Squire
+    and Trapp 1998. Raises TypeError unless `x` is float64 and `fn`
+    keeps complex numbers, ValueError unless `h` is above 0."""
     check_float64("complex_step_gradient", x)
     check_step("complex_step_gradient", h)
     z, grad = x.astype(np.complex128), np.empty_like(x)
     for k in np.ndindex(*x.shape):
         z[k] += 1j*h
         out = fn(z)
-        if not np.iscomplexobj(out): raise TypeError(f"complex_step_gradient: expected complex output for complex input, got {np.asarray(out).dtype}; fn drops the imaginary part")
+        if not np.iscomplexobj(out):
+            raise TypeError(f"complex_step_gradient: expected complex output "
+                            f"for complex input, got {np.asarray(out).dtype}; "
+                            f"fn drops the imaginary part")
         grad[k] = inner(out, dLdf).imag/h
         z[k] = x[k]
     return grad
@@ -88,7 +104,8 @@ def complex_step_gradient(
 def largest(
     *arrays,  # arrays of any shapes, real or complex
 ):
-    "The largest magnitude among all elements: NaN if there is one, 0 if there are no elements."
+    """The largest magnitude among all elements: NaN
+    if there is one, 0 if there are no elements."""
     return np.max([np.max(np.abs(a), initial=0.0) for a in arrays])
 
 # %% ../nbs/ground/gradcheck.ipynb #c2d998d7
@@ -96,43 +113,59 @@ def relative_error(
     a,  # array of any shape
     b,  # array of the same shape
 ) -> float:
-    """Norm of the difference over the larger norm: 0 for two zeros, 1 if only one is zero, NaN if either holds NaN or infinity.
-    Raises TypeError unless both hold numbers, ValueError when the shapes differ."""
+    """Norm of the difference over the larger norm: 0 for two zeros, 1 if
+    only one is zero, NaN if either holds NaN or infinity. Raises TypeError
+    unless both hold numbers, ValueError when the shapes differ."""
     a, b = np.asarray(a), np.asarray(b)
     for A in (a, b):
-        if A.dtype.kind not in "biufc": raise TypeError(f"relative_error: expected two arrays of numbers, got one of dtype {A.dtype}")
-    if a.shape != b.shape: raise ValueError(f"relative_error: expected two arrays of one shape, got {a.shape} and {b.shape}")
+        if A.dtype.kind not in "biufc":
+            raise TypeError(f"relative_error: expected two arrays of numbers, "
+                            f"got one of dtype {A.dtype}")
+    if a.shape != b.shape:
+        raise ValueError(f"relative_error: expected two arrays of one shape, "
+                         f"got {a.shape} and {b.shape}")
     unit = largest(a, b)
     if unit == 0: return 0.0
-    with np.errstate(under="ignore", invalid="ignore"):  # tiny beside the largest; inf/inf
+    # tiny beside the largest; inf/inf
+    with np.errstate(under="ignore", invalid="ignore"):
         a, b = a/unit, b/unit
-        return float(np.linalg.norm(a - b)/np.maximum(np.linalg.norm(a), np.linalg.norm(b)))
+        return float(np.linalg.norm(a - b)/np.maximum(np.linalg.norm(a),
+                                                      np.linalg.norm(b)))
 
 # %% ../nbs/ground/gradcheck.ipynb #85b1fed7
 def check_gradients(
-    fn,               # function of an array shaped like `x`; its value has the shape of `dLdf`
+    # function of an array shaped like `x`; its value has the shape of `dLdf`
+    fn,
     grad: np.ndarray, # what the backward pass returned for `x`
     x: np.ndarray,    # float64, where the gradient is taken; left as it is
-    dLdf,             # gradient of the loss at the output of `fn`, as the backward pass received it
+    # gradient of the loss at the output of `fn`, as the backward pass received
+    # it
+    dLdf,
     h: float = 1e-6,  # step of the central differences
 ) -> float:
-    "The relative error of `grad` against central differences; at most 1e-7 for a right one. Raises TypeError unless `x` is float64, ValueError on shapes."
+    """The relative error of `grad` against central
+    differences; at most 1e-7 for a right one. Raises
+    TypeError unless `x` is float64, ValueError on shapes."""
     return relative_error(grad, numerical_gradient(fn, x, dLdf, h))
 
 # %% ../nbs/ground/gradcheck.ipynb #b789c517
 def adjoint_error(
     forward,        # linear function of an array shaped like `x`
-    backward,       # function of an array shaped like `y`: the map that should be its transpose
+    # function of an array shaped like `y`: the map that should be its transpose
+    backward,
     x: np.ndarray,  # any input of `forward`
     y: np.ndarray,  # any array shaped like its output
 ) -> float:
-    "The difference of <forward(x), y> and <x, backward(y)> over the product of the norms; about 1e-16 for a right one. Raises ValueError on shapes."
+    """The difference of <forward(x), y> and <x, backward(y)> over the product
+    of the norms; about 1e-16 for a right one. Raises ValueError on shapes."""
     Ax, Aty = forward(x), backward(y)
     size_x, size_y = largest(x) or 1.0, largest(y) or 1.0
     with np.errstate(under="ignore", over="ignore", invalid="ignore"):
-        x, Ax, y, Aty = x/size_x, Ax/size_x, y/size_y, Aty/size_y   # the map is linear: both products shrink alike
+        # the map is linear: both products shrink alike
+        x, Ax, y, Aty = x/size_x, Ax/size_x, y/size_y, Aty/size_y
         unit = largest(Ax, Aty) or 1.0
         Ax, Aty = Ax/unit, Aty/unit
-        scale = np.maximum(np.linalg.norm(Ax)*np.linalg.norm(y), np.linalg.norm(x)*np.linalg.norm(Aty))
+        scale = np.maximum(np.linalg.norm(Ax)*np.linalg.norm(y),
+                           np.linalg.norm(x)*np.linalg.norm(Aty))
         difference = abs(inner(Ax, y) - inner(x, Aty))
         return 0.0 if scale == 0 else float(difference/scale)

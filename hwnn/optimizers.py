@@ -152,7 +152,8 @@ def nesterov_step(
     lr: float,        # learning rate
     momentum: float,  # share of the velocity that is kept
 ) -> np.ndarray:
-    "The step `lr*g + w`, a new array, with the new `w = momentum*(w + lr*g)`. Nesterov 1983."
+    """The step `lr*g + w`, a new array, with the
+    new `w = momentum*(w + lr*g)`. Nesterov 1983."""
     step = lr*g
     w += step
     w *= momentum
@@ -161,19 +162,31 @@ def nesterov_step(
 
 # %% ../nbs/training/optimizers_adaptive.ipynb #73931898
 class Nesterov(SGD):
-    "Gradient descent with Nesterov's momentum, at the look-ahead points: `w = momentum*(w + lr*g)`, the step is `lr*g + w`. Raises ValueError for numbers out of range. Nesterov 1983."
+    """Gradient descent with Nesterov's momentum, at the look-ahead
+    points: `w = momentum*(w + lr*g)`, the step is `lr*g + w`.
+    Raises ValueError for numbers out of range. Nesterov 1983."""
     def __init__(self,
         lr: float = 0.01,            # learning rate at epoch 0, above 0
-        lr_scheduler="constant",     # name of a scheduler, a dict with its name and arguments, or a Scheduler object, which has its own rate
-        momentum: float = 0.9,       # share of the velocity that is kept, above 0 and below 1
-        clip_norm: float = None,     # largest global norm of the gradients; the network clips them jointly before `update`
-        lr_decay: float = 0.9,       # scheduler: share of the rate that is left after a stage, above 0 and at most 1
+        # name of a scheduler, a dict with its name and arguments, or a
+        # Scheduler object, which has its own rate
+        lr_scheduler="constant",
+        # share of the velocity that is kept, above 0 and below 1
+        momentum: float = 0.9,
+        # largest global norm of the gradients; the network clips them jointly
+        # before `update`
+        clip_norm: float = None,
+        # scheduler: share of the rate that is left after a stage, above 0 and
+        # at most 1
+        lr_decay: float = 0.9,
         stage_length: float = 1000,  # scheduler: epochs in a stage, above 0
-        staircase: bool = False,     # scheduler: whether the rate drops at the end of a stage only
-        weight_decay: float = 0.0,   # share of the parameter that is added to its gradient, at least 0
+        # scheduler: whether the rate drops at the end of a stage only
+        staircase: bool = False,
+        # share of the parameter that is added to its gradient, at least 0
+        weight_decay: float = 0.0,
     ):
         check_number("Nesterov", "momentum", momentum, above=0, below=1)
-        super().__init__(lr, lr_scheduler, momentum, clip_norm, lr_decay, stage_length, staircase, weight_decay)
+        super().__init__(lr, lr_scheduler, momentum, clip_norm, lr_decay,
+                         stage_length, staircase, weight_decay)
 
     _rule = staticmethod(nesterov_step)
 
@@ -185,7 +198,8 @@ def rms_step(
     rho: float,     # share of the mean square that is kept
     eps: float,     # added to the root
 ) -> np.ndarray:
-    "The step `lr*g/(sqrt(v) + eps)`, a new array, with the new `v = rho*v + (1 - rho)*g*g`. Tieleman and Hinton 2012."
+    """The step `lr*g/(sqrt(v) + eps)`, a new array, with the new
+    `v = rho*v + (1 - rho)*g*g`. Tieleman and Hinton 2012."""
     step = g*g
     step *= 1 - rho
     v *= rho
@@ -198,38 +212,58 @@ def rms_step(
 
 # %% ../nbs/training/optimizers_adaptive.ipynb #cd2c4106
 class RMSProp(Optimizer):
-    "The gradient over the root of its running mean square. Raises ValueError for numbers out of range. Tieleman and Hinton 2012."
+    """The gradient over the root of its running mean square. Raises
+    ValueError for numbers out of range. Tieleman and Hinton 2012."""
     def __init__(self,
         lr: float = 0.01,            # learning rate at epoch 0, above 0
-        lr_scheduler="constant",     # name of a scheduler, a dict with its name and arguments, or a Scheduler object, which has its own rate
-        rho: float = 0.99,           # share of the mean square that is kept, at least 0 and below 1
-        eps: float = 1e-8,           # added to the root, at least 1e-37, below which float32 has no full precision
-        clip_norm: float = None,     # largest global norm of the gradients; the network clips them jointly before `update`
-        lr_decay: float = 0.9,       # scheduler: share of the rate that is left after a stage, above 0 and at most 1
+        # name of a scheduler, a dict with its name and arguments, or a
+        # Scheduler object, which has its own rate
+        lr_scheduler="constant",
+        # share of the mean square that is kept, at least 0 and below 1
+        rho: float = 0.99,
+        # added to the root, at least 1e-37, below which float32 has no full
+        # precision
+        eps: float = 1e-8,
+        # largest global norm of the gradients; the network clips them jointly
+        # before `update`
+        clip_norm: float = None,
+        # scheduler: share of the rate that is left after a stage, above 0 and
+        # at most 1
+        lr_decay: float = 0.9,
         stage_length: float = 1000,  # scheduler: epochs in a stage, above 0
-        staircase: bool = False,     # scheduler: whether the rate drops at the end of a stage only
-        weight_decay: float = 0.0,   # share of the parameter that is added to its gradient, at least 0
+        # scheduler: whether the rate drops at the end of a stage only
+        staircase: bool = False,
+        # share of the parameter that is added to its gradient, at least 0
+        weight_decay: float = 0.0,
     ):
         check_number("RMSProp", "lr", lr, above=0)
         check_number("RMSProp", "rho", rho, at_least=0, below=1)
         check_number("RMSProp", "eps", eps, at_least=1e-37)
         check_number("RMSProp", "weight_decay", weight_decay, at_least=0)
-        super().__init__(initialize_scheduler(lr_scheduler, lr, lr_decay, stage_length, staircase), clip_norm)
-        self.rho, self.eps, self.weight_decay = float(rho), float(eps), float(weight_decay)
+        super().__init__(initialize_scheduler(lr_scheduler, lr, lr_decay,
+                                              stage_length, staircase),
+                         clip_norm)
+        self.rho, self.eps, self.weight_decay = (float(rho), float(eps),
+                                                 float(weight_decay))
 
     def update(self,
         param_name: str,         # which parameter: the key of its mean square
         param: np.ndarray,       # the parameter, left as it is
         param_grad: np.ndarray,  # its gradient: same shape, same dtype
         epoch: float,            # epochs done so far, for the learning rate
-    ) -> np.ndarray:             # the step to subtract: a new array, in the parameter's dtype
-        "The step to subtract from `param`. Raises TypeError or ValueError, before the state changes, if an array does not fit."
+        # the step to subtract: a new array, in the parameter's dtype
+    ) -> np.ndarray:
+        """The step to subtract from `param`. Raises TypeError or
+        ValueError, before the state changes, if an array does not fit."""
         v = self.cache.get(param_name)
-        self._check(param_name, param, gradient=param_grad, **({} if v is None else dict(mean_square=v)))
+        self._check(param_name, param, gradient=param_grad,
+                    **({} if v is None else dict(mean_square=v)))
         lr = float(self.lr_scheduler(epoch))
         if v is None: v = self.cache[param_name] = np.zeros_like(param)
         with np.errstate(under="ignore"):  # squares of small gradients end at 0
-            return run(rms_step, v, _with_decay(self.weight_decay, param, param_grad), lr, self.rho, self.eps)
+            return run(rms_step, v,
+                       _with_decay(self.weight_decay, param, param_grad), lr,
+                       self.rho, self.eps)
 
 # %% ../nbs/training/optimizers_adaptive.ipynb #90792091
 def adam_step(
@@ -259,77 +293,121 @@ def adam_step(
 
 # %% ../nbs/training/optimizers_adaptive.ipynb #d98d08a4
 class Adam(Optimizer):
-    """The running mean of the gradient over the root of its running mean square, both without the bias of their start at 0.
-    `weight_decay` is added to the gradient. Raises ValueError for numbers out of range. Kingma and Ba 2015."""
+    """The running mean of the gradient over the root of its running mean
+    square, both without the bias of their start. `weight_decay` is added to the
+    gradient. Raises ValueError for numbers out of range. Kingma and Ba 2015."""
     def __init__(self,
         lr: float = 0.001,           # learning rate at epoch 0, above 0
-        lr_scheduler="constant",     # name of a scheduler, a dict with its name and arguments, or a Scheduler object, which has its own rate
-        beta1: float = 0.9,          # share of the mean that is kept, at least 0 and below 1
-        beta2: float = 0.999,        # share of the mean square that is kept, at least 0 and below 1
-        eps: float = 1e-8,           # added to the root, at least 1e-37, below which float32 has no full precision
-        clip_norm: float = None,     # largest global norm of the gradients; the network clips them jointly before `update`
-        lr_decay: float = 0.9,       # scheduler: share of the rate that is left after a stage, above 0 and at most 1
+        # name of a scheduler, a dict with its name and arguments, or a
+        # Scheduler object, which has its own rate
+        lr_scheduler="constant",
+        # share of the mean that is kept, at least 0 and below 1
+        beta1: float = 0.9,
+        # share of the mean square that is kept, at least 0 and below 1
+        beta2: float = 0.999,
+        # added to the root, at least 1e-37, below which float32 has no full
+        # precision
+        eps: float = 1e-8,
+        # largest global norm of the gradients; the network clips them jointly
+        # before `update`
+        clip_norm: float = None,
+        # scheduler: share of the rate that is left after a stage, above 0 and
+        # at most 1
+        lr_decay: float = 0.9,
         stage_length: float = 1000,  # scheduler: epochs in a stage, above 0
-        staircase: bool = False,     # scheduler: whether the rate drops at the end of a stage only
-        weight_decay: float = 0.0,   # share of the parameter that is added to its gradient, at least 0
+        # scheduler: whether the rate drops at the end of a stage only
+        staircase: bool = False,
+        # share of the parameter that is added to its gradient, at least 0
+        weight_decay: float = 0.0,
     ):
         owner = type(self).__name__
         check_number(owner, "lr", lr, above=0)
-        for name, beta in dict(beta1=beta1, beta2=beta2).items(): check_number(owner, name, beta, at_least=0, below=1)
+        for name, beta in dict(beta1=beta1, beta2=beta2).items():
+            check_number(owner, name, beta, at_least=0, below=1)
         check_number(owner, "eps", eps, at_least=1e-37)
         check_number(owner, "weight_decay", weight_decay, at_least=0)
-        super().__init__(initialize_scheduler(lr_scheduler, lr, lr_decay, stage_length, staircase), clip_norm)
-        self.beta1, self.beta2, self.eps, self.weight_decay = float(beta1), float(beta2), float(eps), float(weight_decay)
+        super().__init__(initialize_scheduler(lr_scheduler, lr, lr_decay,
+                                              stage_length, staircase),
+                         clip_norm)
+        self.beta1, self.beta2, self.eps, self.weight_decay = (
+            float(beta1), float(beta2), float(eps), float(weight_decay))
 
     def _state(self, param_name, param, param_grad):
-        "The state of this parameter, new where there is none. Raises TypeError or ValueError if an array does not fit."
+        """The state of this parameter, new where there is none.
+        Raises TypeError or ValueError if an array does not fit."""
         state = self.cache.get(param_name, {})
-        self._check(param_name, param, gradient=param_grad, **{k: state[k] for k in ("mean", "mean_square") if state})
-        return state or self.cache.setdefault(param_name, dict(mean=np.zeros_like(param), mean_square=np.zeros_like(param), steps=0))
+        self._check(param_name, param, gradient=param_grad,
+                    **{k: state[k] for k in ("mean", "mean_square") if state})
+        return state or self.cache.setdefault(
+            param_name, dict(mean=np.zeros_like(param),
+                             mean_square=np.zeros_like(param), steps=0))
 
     def update(self,
         param_name: str,         # which parameter: the key of its state
         param: np.ndarray,       # the parameter, left as it is
         param_grad: np.ndarray,  # its gradient: same shape, same dtype
         epoch: float,            # epochs done so far, for the learning rate
-    ) -> np.ndarray:             # the step to subtract: a new array, in the parameter's dtype
-        "The step to subtract from `param`. Raises TypeError or ValueError, before the state changes, if an array does not fit."
+        # the step to subtract: a new array, in the parameter's dtype
+    ) -> np.ndarray:
+        """The step to subtract from `param`. Raises TypeError or
+        ValueError, before the state changes, if an array does not fit."""
         lr = float(self.lr_scheduler(epoch))
         state = self._state(param_name, param, param_grad)
-        return self._step(state, _with_decay(self.weight_decay, param, param_grad), lr)
+        return self._step(state,
+                          _with_decay(self.weight_decay, param, param_grad), lr)
 
     def _step(self, state, g, lr):
         state["steps"] += 1
-        with np.errstate(under="ignore"):  # means that fade away and squares of small gradients end at 0
-            return run(adam_step, state["mean"], state["mean_square"], g, lr, self.beta1, self.beta2, self.eps, state["steps"])
+        # means that fade away and squares of small gradients end at 0
+        with np.errstate(under="ignore"):
+            return run(adam_step, state["mean"], state["mean_square"], g, lr,
+                       self.beta1, self.beta2, self.eps, state["steps"])
 
 # %% ../nbs/training/optimizers_adaptive.ipynb #b18ca323
 class AdamW(Adam):
-    """Adam with `weight_decay` apart from the gradient: the parameter loses the share `lr*weight_decay` of itself in each step.
-    Raises ValueError for numbers out of range. Loshchilov and Hutter 2019."""
+    """Adam with `weight_decay` apart from the gradient: the parameter
+    loses the share `lr*weight_decay` of itself in each step. Raises
+    ValueError for numbers out of range. Loshchilov and Hutter 2019."""
     def __init__(self,
         lr: float = 0.001,           # learning rate at epoch 0, above 0
-        lr_scheduler="constant",     # name of a scheduler, a dict with its name and arguments, or a Scheduler object, which has its own rate
-        beta1: float = 0.9,          # share of the mean that is kept, at least 0 and below 1
-        beta2: float = 0.999,        # share of the mean square that is kept, at least 0 and below 1
-        eps: float = 1e-8,           # added to the root, at least 1e-37, below which float32 has no full precision
-        clip_norm: float = None,     # largest global norm of the gradients; the network clips them jointly before `update`
-        lr_decay: float = 0.9,       # scheduler: share of the rate that is left after a stage, above 0 and at most 1
+        # name of a scheduler, a dict with its name and arguments, or a
+        # Scheduler object, which has its own rate
+        lr_scheduler="constant",
+        # share of the mean that is kept, at least 0 and below 1
+        beta1: float = 0.9,
+        # share of the mean square that is kept, at least 0 and below 1
+        beta2: float = 0.999,
+        # added to the root, at least 1e-37, below which float32 has no full
+        # precision
+        eps: float = 1e-8,
+        # largest global norm of the gradients; the network clips them jointly
+        # before `update`
+        clip_norm: float = None,
+        # scheduler: share of the rate that is left after a stage, above 0 and
+        # at most 1
+        lr_decay: float = 0.9,
         stage_length: float = 1000,  # scheduler: epochs in a stage, above 0
-        staircase: bool = False,     # scheduler: whether the rate drops at the end of a stage only
-        weight_decay: float = 0.01,  # share of the parameter that is lost per step, times the learning rate, at least 0
+        # scheduler: whether the rate drops at the end of a stage only
+        staircase: bool = False,
+        # share of the parameter that is lost per step, times the learning rate,
+        # at least 0
+        weight_decay: float = 0.01,
     ):
-        super().__init__(lr, lr_scheduler, beta1, beta2, eps, clip_norm, lr_decay, stage_length, staircase, weight_decay)
+        super().__init__(lr, lr_scheduler, beta1, beta2, eps, clip_norm,
+                         lr_decay, stage_length, staircase, weight_decay)
 
     def update(self,
         param_name: str,         # which parameter: the key of its state
         param: np.ndarray,       # the parameter, left as it is
         param_grad: np.ndarray,  # its gradient: same shape, same dtype
         epoch: float,            # epochs done so far, for the learning rate
-    ) -> np.ndarray:             # the step to subtract: a new array, in the parameter's dtype
-        "The step to subtract from `param`. Raises TypeError or ValueError, before the state changes, if an array does not fit."
+        # the step to subtract: a new array, in the parameter's dtype
+    ) -> np.ndarray:
+        """The step to subtract from `param`. Raises TypeError or
+        ValueError, before the state changes, if an array does not fit."""
         lr = float(self.lr_scheduler(epoch))
-        step = self._step(self._state(param_name, param, param_grad), param_grad, lr)
+        step = self._step(self._state(param_name, param, param_grad),
+                          param_grad, lr)
         with np.errstate(under="ignore"):
             if self.weight_decay: step += (lr*self.weight_decay)*param
         return step

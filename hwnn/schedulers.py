@@ -13,20 +13,25 @@ from .checks import check_choice, check_number, create
 # %% ../nbs/training/schedulers.ipynb #a1266044
 class Scheduler:
     "Base class: called with an epoch, a scheduler returns the learning rate."
-    per_step = False  # whether the network asks with fractions of an epoch, before every step
+    # whether the network asks with fractions of an epoch, before every step
+    per_step = False
 
     def __call__(self,
-        epoch: float,  # epochs done so far, a whole number or a fraction, at least 0
+        # epochs done so far, a whole number or a fraction, at least 0
+        epoch: float,
     ) -> float:        # the learning rate
         "The learning rate of this epoch. A subclass says which."
-        raise NotImplementedError(f"{type(self).__name__}: expected a method __call__(epoch)")
+        raise NotImplementedError(f"{type(self).__name__}: expected a method "
+                                  f"__call__(epoch)")
 
     def __repr__(self):
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
+        named = ", ".join(f"{k}={v!r}" for k, v in vars(self).items())
+        return f"{type(self).__name__}({named})"
 
 # %% ../nbs/training/schedulers.ipynb #fab7e694
 class Constant(Scheduler):
-    "The same learning rate in every epoch. Raises ValueError unless it is above 0."
+    """The same learning rate in every epoch.
+    Raises ValueError unless it is above 0."""
     def __init__(self,
         lr: float = 0.01,  # learning rate, above 0
     ):
@@ -42,25 +47,33 @@ class Constant(Scheduler):
 
 # %% ../nbs/training/schedulers.ipynb #f51f7fa9
 class Exponential(Scheduler):
-    "`lr * decay**(epoch/stage_length)`, with the exponent rounded down if `staircase`. Raises ValueError for numbers out of range, TypeError for other things."
+    """`lr * decay**(epoch/stage_length)`, with the exponent
+    rounded down if `staircase`. Raises ValueError for
+    numbers out of range, TypeError for other things."""
     def __init__(self,
         lr: float = 0.01,            # learning rate at epoch 0, above 0
-        decay: float = 0.9,          # share of the rate that is left after a stage, above 0 and at most 1
+        # share of the rate that is left after a stage, above 0 and at most 1
+        decay: float = 0.9,
         stage_length: float = 1000,  # epochs in a stage, above 0
-        staircase: bool = False,     # whether the rate drops at the end of a stage only
+        # whether the rate drops at the end of a stage only
+        staircase: bool = False,
     ):
         check_number("Exponential", "lr", lr, above=0)
         check_number("Exponential", "decay", decay, above=0, at_most=1)
         check_number("Exponential", "stage_length", stage_length, above=0)
-        if not isinstance(staircase, bool): raise TypeError(f"Exponential: expected staircase as True or False, got {staircase!r}")
-        self.lr, self.decay, self.stage_length, self.staircase = float(lr), float(decay), stage_length, staircase
+        if not isinstance(staircase, bool):
+            raise TypeError(f"Exponential: expected staircase as True or "
+                            f"False, got {staircase!r}")
+        self.lr, self.decay, self.stage_length, self.staircase = (
+            float(lr), float(decay), stage_length, staircase)
 
     def __call__(self,
         epoch: float,  # epochs done so far, at least 0
     ) -> float:
         "The learning rate of this epoch."
         check_number("Exponential", "epoch", epoch, at_least=0)
-        stages = epoch // self.stage_length if self.staircase else epoch / self.stage_length
+        stages = (epoch // self.stage_length if self.staircase
+                  else epoch / self.stage_length)
         return float(self.lr * self.decay**stages)
 
 # %% ../nbs/training/schedulers.ipynb #00f7f1a2
@@ -68,20 +81,28 @@ SCHEDULERS = dict(constant=Constant, exponential=Exponential)   # name -> class
 
 # %% ../nbs/training/schedulers.ipynb #06331de9
 def initialize_scheduler(
-    name,                        # a key of SCHEDULERS, a dict with that "name" and arguments, or a Scheduler object, which passes through
+    # a key of SCHEDULERS, a dict with that "name" and arguments, or a Scheduler
+    # object, which passes through
+    name,
     lr: float = 0.01,            # learning rate at epoch 0, above 0
-    decay: float = 0.9,          # share of the rate that is left after a stage, above 0 and at most 1
+    # share of the rate that is left after a stage, above 0 and at most 1
+    decay: float = 0.9,
     stage_length: float = 1000,  # epochs in a stage, above 0
-    staircase: bool = False,     # whether the rate drops at the end of a stage only
+    # whether the rate drops at the end of a stage only
+    staircase: bool = False,
     **kwargs,                    # other arguments of the class
 ) -> Scheduler:
-    "The scheduler of that name. Raises ValueError for unknown names and numbers out of range, TypeError for another kind of thing and for unknown arguments."
+    """The scheduler of that name. Raises ValueError for
+    unknown names and numbers out of range, TypeError for
+    another kind of thing and for unknown arguments."""
     spec = name if isinstance(name, (Scheduler, Mapping)) else dict(name=name)
     decays = dict(decay=decay, stage_length=stage_length, staircase=staircase)
     if isinstance(spec, Mapping) and "name" in spec:
-        used = decays if check_choice("scheduler", "name", spec["name"], list(SCHEDULERS)) == "exponential" else {}
+        used = decays if check_choice("scheduler", "name", spec["name"],
+                                      list(SCHEDULERS)) == "exponential" else {}
         spec = {"lr": lr, **used, **spec}
-    Exponential(**{k: v for k, v in decays.items() if v is not None})  # for its checks, also where no decay is used
+    # for its checks, also where no decay is used
+    Exponential(**{k: v for k, v in decays.items() if v is not None})
     return create("scheduler", Scheduler, SCHEDULERS, spec, **kwargs)
 
 # %% ../nbs/training/schedulers_more.ipynb #d6614368
@@ -91,99 +112,126 @@ from .checks import check_flag
 
 # %% ../nbs/training/schedulers_more.ipynb #3b97a1f7
 class Step(Scheduler):
-    "The rate is multiplied by `decay` at each of the epochs `milestones`. Raises ValueError for numbers out of range, TypeError for other things."
+    """The rate is multiplied by `decay` at each of the epochs `milestones`.
+    Raises ValueError for numbers out of range, TypeError for other things."""
     def __init__(self,
         lr: float,               # learning rate at epoch 0, above 0
-        milestones,              # epochs of the drops, a list of rising numbers above 0
-        decay: float = 0.1,      # share of the rate that is left after a drop, above 0 and at most 1
+        # epochs of the drops, a list of rising numbers above 0
+        milestones,
+        # share of the rate that is left after a drop, above 0 and at most 1
+        decay: float = 0.1,
         per_step: bool = False,  # whether the network asks before every step
     ):
         check_number("Step", "lr", lr, above=0)
-        if not isinstance(milestones, (list, tuple)): raise TypeError(f"Step: expected milestones as a list of numbers, got {milestones!r}")
-        for m, before in zip(milestones, (0, *milestones)): check_number("Step", "each of the rising milestones", m, above=before)
+        if not isinstance(milestones, (list, tuple)):
+            raise TypeError(f"Step: expected milestones as a list of numbers, "
+                            f"got {milestones!r}")
+        for m, before in zip(milestones, (0, *milestones)):
+            check_number("Step", "each of the rising milestones", m,
+                         above=before)
         check_number("Step", "decay", decay, above=0, at_most=1)
         check_flag("Step", "per_step", per_step)
-        self.lr, self.milestones, self.decay, self.per_step = float(lr), list(milestones), float(decay), bool(per_step)
+        self.lr, self.milestones, self.decay, self.per_step = (
+            float(lr), list(milestones), float(decay), bool(per_step))
 
     def __call__(self,
         epoch: float,  # epochs done so far, at least 0
     ) -> float:
         "The learning rate of this epoch."
         check_number("Step", "epoch", epoch, at_least=0)
-        return float(self.lr * self.decay**sum(epoch >= m for m in self.milestones))
+        return float(self.lr * self.decay**sum(epoch >= m
+                                               for m in self.milestones))
 
 # %% ../nbs/training/schedulers_more.ipynb #3b0ca744
 def half_cosine(
     start: float,  # value at share 0
     end: float,    # value at share 1
-    share: float,  # how much of the way is done, 0 at the start and 1 at the end
+    # how much of the way is done, 0 at the start and 1 at the end
+    share: float,
 ) -> float:
-    "A value between `start` and `end` on half a wave of a cosine, flat at both ends. Raises TypeError or ValueError unless all are finite numbers."
-    for name, value in dict(start=start, end=end, share=share).items(): check_number("half_cosine", name, value)
+    """A value between `start` and `end` on half a wave of a cosine, flat at
+    both ends. Raises TypeError or ValueError unless all are finite numbers."""
+    for name, value in dict(start=start, end=end, share=share).items():
+        check_number("half_cosine", name, value)
     return end + (start - end)*(1 + math.cos(math.pi*share))/2
 
 # %% ../nbs/training/schedulers_more.ipynb #89fd9cd4
 class Cosine(Scheduler):
-    "From `lr` down to `final*lr` on half a cosine, and constant afterwards. Raises ValueError for numbers out of range. Loshchilov and Hutter 2017."
+    """From `lr` down to `final*lr` on half a cosine, and constant afterwards.
+    Raises ValueError for numbers out of range. Loshchilov and Hutter 2017."""
     def __init__(self,
         lr: float,               # learning rate at epoch 0, above 0
         epochs: float,           # epochs until the end of the fall, above 0
-        final: float = 0.0,      # share of the rate at the end, at least 0 and at most 1
+        # share of the rate at the end, at least 0 and at most 1
+        final: float = 0.0,
         per_step: bool = False,  # whether the network asks before every step
     ):
         check_number("Cosine", "lr", lr, above=0)
         check_number("Cosine", "epochs", epochs, above=0)
         check_number("Cosine", "final", final, at_least=0, at_most=1)
         check_flag("Cosine", "per_step", per_step)
-        self.lr, self.epochs, self.final, self.per_step = float(lr), epochs, float(final), bool(per_step)
+        self.lr, self.epochs, self.final, self.per_step = (
+            float(lr), epochs, float(final), bool(per_step))
 
     def __call__(self,
         epoch: float,  # epochs done so far, at least 0
     ) -> float:
         "The learning rate of this epoch."
         check_number("Cosine", "epoch", epoch, at_least=0)
-        return float(half_cosine(self.lr, self.final*self.lr, min(epoch/self.epochs, 1.0)))
+        return float(half_cosine(self.lr, self.final*self.lr,
+                                 min(epoch/self.epochs, 1.0)))
 
 # %% ../nbs/training/schedulers_more.ipynb #927e258b
 class WarmUp(Scheduler):
-    "From `start*lr` up to `lr` in a straight line, and constant afterwards. Raises ValueError for numbers out of range. Goyal et al. 2017."
+    """From `start*lr` up to `lr` in a straight line, and constant afterwards.
+    Raises ValueError for numbers out of range. Goyal et al. 2017."""
     def __init__(self,
         lr: float,               # learning rate after the warm-up, above 0
         epochs: float,           # epochs until then, above 0
-        start: float = 0.1,      # share of the rate at epoch 0, at least 0 and at most 1
+        # share of the rate at epoch 0, at least 0 and at most 1
+        start: float = 0.1,
         per_step: bool = False,  # whether the network asks before every step
     ):
         check_number("WarmUp", "lr", lr, above=0)
         check_number("WarmUp", "epochs", epochs, above=0)
         check_number("WarmUp", "start", start, at_least=0, at_most=1)
         check_flag("WarmUp", "per_step", per_step)
-        self.lr, self.epochs, self.start, self.per_step = float(lr), epochs, float(start), bool(per_step)
+        self.lr, self.epochs, self.start, self.per_step = (
+            float(lr), epochs, float(start), bool(per_step))
 
     def __call__(self,
         epoch: float,  # epochs done so far, at least 0
     ) -> float:
         "The learning rate of this epoch."
         check_number("WarmUp", "epoch", epoch, at_least=0)
-        return float(self.lr * (self.start + (1 - self.start)*min(epoch/self.epochs, 1.0)))
+        return float(self.lr * (self.start
+                                + (1 - self.start)*min(epoch/self.epochs, 1.0)))
 
 # %% ../nbs/training/schedulers_more.ipynb #49da1471
 class OneCycle(Scheduler):
-    "From `start*lr` up to `lr` and down to `final*lr`, on half cosines; constant afterwards. Raises ValueError for numbers out of range. Smith and Topin 2018."
+    """From `start*lr` up to `lr` and down to `final*lr`,
+    on half cosines; constant afterwards. Raises ValueError
+    for numbers out of range. Smith and Topin 2018."""
     def __init__(self,
         lr: float,               # learning rate at the peak, above 0
         epochs: float,           # epochs of the whole cycle, above 0
-        rise: float = 0.3,       # share of the epochs until the peak, above 0 and below 1
-        start: float = 1/25,     # share of the rate at epoch 0, at least 0 and at most 1
-        final: float = 4e-6,     # share of the rate at the end, at least 0 and at most 1
+        # share of the epochs until the peak, above 0 and below 1
+        rise: float = 0.3,
+        # share of the rate at epoch 0, at least 0 and at most 1
+        start: float = 1/25,
+        # share of the rate at the end, at least 0 and at most 1
+        final: float = 4e-6,
         per_step: bool = False,  # whether the network asks before every step
     ):
         check_number("OneCycle", "lr", lr, above=0)
         check_number("OneCycle", "epochs", epochs, above=0)
         check_number("OneCycle", "rise", rise, above=0, below=1)
-        for name, share in dict(start=start, final=final).items(): check_number("OneCycle", name, share, at_least=0, at_most=1)
+        for name, share in dict(start=start, final=final).items():
+            check_number("OneCycle", name, share, at_least=0, at_most=1)
         check_flag("OneCycle", "per_step", per_step)
         self.lr, self.epochs, self.rise = float(lr), epochs, float(rise)
-        self.start, self.final, self.per_step = float(start), float(final), bool(per_step)
+        self.start, self.final, self.per_step = (float(start), float(final),
+                                                 bool(per_step))
 
     def __call__(self,
         epoch: float,  # epochs done so far, at least 0
@@ -191,23 +239,36 @@ class OneCycle(Scheduler):
         "The learning rate of this epoch."
         check_number("OneCycle", "epoch", epoch, at_least=0)
         share = min(epoch/self.epochs, 1.0)
-        if share < self.rise: return float(half_cosine(self.start*self.lr, self.lr, share/self.rise))
-        return float(half_cosine(self.lr, self.final*self.lr, (share - self.rise)/(1 - self.rise)))
+        if share < self.rise:
+            return float(half_cosine(self.start*self.lr, self.lr,
+                                     share/self.rise))
+        return float(half_cosine(self.lr, self.final*self.lr,
+                                 (share - self.rise)/(1 - self.rise)))
 
 # %% ../nbs/training/schedulers_more.ipynb #6b213f22
 class Sequence(Scheduler):
-    "Schedulers one after the other, each with a clock of its own. Raises ValueError for numbers out of range, TypeError for other things."
+    """Schedulers one after the other, each with a clock of its own. Raises
+    ValueError for numbers out of range, TypeError for other things."""
     def __init__(self,
-        parts,                   # list of pairs: a scheduler, its name or dict, and its epochs, above 0; None for the last one means to the end
-        lr: float = 0.01,        # learning rate of the parts that are given by name or dict
+        # list of pairs: a scheduler, its name or dict, and its epochs, above 0;
+        # None for the last one means to the end
+        parts,
+        # learning rate of the parts that are given by name or dict
+        lr: float = 0.01,
         per_step: bool = False,  # whether the network asks before every step
     ):
-        pairs = isinstance(parts, (list, tuple)) and len(parts) and all(isinstance(part, (list, tuple)) and len(part) == 2 for part in parts)
-        if not pairs: raise TypeError(f"Sequence: expected parts as a list of pairs (scheduler, epochs), got {parts!r}")
+        pairs = (isinstance(parts, (list, tuple)) and len(parts)
+                 and all(isinstance(part, (list, tuple)) and len(part) == 2
+                         for part in parts))
+        if not pairs:
+            raise TypeError(f"Sequence: expected parts as a list of pairs "
+                            f"(scheduler, epochs), got {parts!r}")
         for k, (_, epochs) in enumerate(parts):
-            if epochs is not None or k < len(parts) - 1: check_number("Sequence", f"epochs of part {k}", epochs, above=0)
+            if epochs is not None or k < len(parts) - 1:
+                check_number("Sequence", f"epochs of part {k}", epochs, above=0)
         check_flag("Sequence", "per_step", per_step)
-        self.parts, self.per_step = [(initialize_scheduler(part, lr), epochs) for part, epochs in parts], bool(per_step)
+        self.parts, self.per_step = [(initialize_scheduler(part, lr), epochs)
+                                     for part, epochs in parts], bool(per_step)
 
     def __call__(self,
         epoch: float,  # epochs done so far, at least 0
@@ -221,4 +282,5 @@ class Sequence(Scheduler):
         return part(epoch if epochs is None else min(epoch, epochs))
 
 # %% ../nbs/training/schedulers_more.ipynb #db32f513
-SCHEDULERS.update(step=Step, cosine=Cosine, warmup=WarmUp, onecycle=OneCycle, sequence=Sequence)
+SCHEDULERS.update(step=Step, cosine=Cosine, warmup=WarmUp, onecycle=OneCycle,
+                  sequence=Sequence)

@@ -69,6 +69,39 @@ def test_notebook_form(path):
         assert not re.search(r"(/root|/home|/tmp|/work)/[a-z]", json.dumps(outputs)), "an output names a path of the machine that made it"
 
 
+COLUMN = 80
+EXERCISES = re.compile(r"(Exercise|On your own)")
+# Lines of code that are wider than the column, on the pages whose code is still to be wrapped: a number may only fall.
+WIDE = {
+    "at_a_glance": 144, "commands/predict": 74, "commands/train": 85, "data/datasets": 175, "data/datasets_augmentation": 21,
+    "data/datasets_downloads": 84, "data/datasets_own": 76, "engine/00_table": 24, "engine/01_threads": 37, "engine/02_blocks": 37,
+    "engine/03_loops": 39, "engine/04_products": 116, "engine/05_winograd": 74, "engine/06_ladder": 80, "engine/07_benchmarks": 34,
+    "index": 6, "layers/base": 39, "layers/batchnorm": 174, "layers/convolution": 123, "layers/fully_connected": 46,
+    "layers/pooling": 136, "reading_path": 56, "training/logs": 122, "training/losses": 107, "training/losses_more": 86,
+    "training/metrics": 34, "training/networks": 201, "training/networks_inspecting": 65, "training/optimizers": 101,
+    "training/weights": 79, "tutorials/coming_from_the_course": 19, "tutorials/digits_cnn": 9, "tutorials/fashion_mnist": 33,
+    "tutorials/iris": 9, "tutorials/names": 82, "tutorials/one_step": 48, "tutorials/watching_training": 26,
+}
+
+
+def wide(path):
+    "The lines of a page's code that do not fit the column, without `#|` lines, which no page shows, and outside the exercises."
+    depth, found = 0, []   # the level of the heading of the exercises that a cell stands in, or 0
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and not depth: found += [l for l in source.splitlines() if len(l) > COLUMN and not l.startswith("#|")]
+        elif cell["cell_type"] == "markdown":
+            for marks, title in re.findall(r"(?m)^(#+) (.*)", source):
+                if not depth or len(marks) <= depth: depth = len(marks) if EXERCISES.match(title) else 0
+    return found
+
+
+@pytest.mark.parametrize("path", notebooks, ids=lambda p: p.stem)
+def test_code_keeps_to_the_column(path):
+    found = wide(path)
+    assert len(found) <= WIDE.get(path.relative_to(root/"nbs").with_suffix("").as_posix(), 0), "\n".join(found)
+
+
 def names_of(source):
     "The names of a page that a cell reads or sets, also from inside its functions, and those that it sets: two sets."
     used, made = set(), set()

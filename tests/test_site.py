@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from html import unescape
 from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
@@ -129,6 +130,15 @@ def test_nothing_is_left_unrendered(pages):
         text = "".join(page.text)
         found |= {(name, text[max(0, m.start() - 30):m.end() + 30]): 1 for m in raw.finditer(text)}
     assert not list(found)
+
+
+def test_signatures_keep_to_the_column(site, pages):
+    "What nbdev and the reference show of a function; the cells of the notebooks are counted in test_project.py."
+    found = set()
+    for name in pages:
+        for tag, code in re.findall(r"(?s)(<pre[^>]*sourceCode python[^>]*>)(.*?)</pre>", (site[0]/name).read_text(encoding="utf-8")):
+            if "cell-code" not in tag: found |= {(name, line) for line in unescape(re.sub(r"<[^>]*>", "", code)).splitlines() if len(line) > 80}
+    assert not found
 
 
 def test_sizes(site):

@@ -30,6 +30,7 @@ def table(thing):
     rows = [(f"`{name}`", type_name(p.annotation), said.get(name) or "") for name, p in sig.parameters.items() if name != "self"]
     if sig.return_annotation is not sig.empty or said.get("return"): rows.append(("returns", type_name(sig.return_annotation), said.get("return") or ""))
     keep = [i for i in range(3) if any(row[i] for row in rows)]
+    rows = [[" ".join(cell.split()) for cell in row] for row in rows]   # a comment may take several lines
     line = lambda cells: "| " + " | ".join(cells[i] for i in keep) + " |"
     return "\n".join([line(("", "Type", "Meaning")), line(["---"]*3), *(line([r[0], escaped(r[1]), escaped(r[2])]) for r in rows)]) if rows else ""
 
@@ -89,7 +90,9 @@ def api_pages(
                 base = thing.__mro__[1]
                 if base.__module__.startswith("hwnn."): body.append(f"Everything else comes from [{base.__name__}](/{page_of(base.__module__)}.html#{base.__name__}).")
         if values: body.append(f"Values: {', '.join(f'`{v}`' for v in values)}, explained in [{titles.get(main, main)}](/{main}.html).")
-        imports = textwrap.fill(f"from {module} import " + ", ".join(n for n in mod.__all__ if n not in values), 84).replace("\n", " \\\n    ")
+        names = ", ".join(n for n in mod.__all__ if n not in values)
+        imports = f"from {module} import {names}"
+        if len(imports) > 80: imports = f"from {module} import (\n{textwrap.fill(names, 78, initial_indent='    ', subsequent_indent='    ')})"
         intro = f"{escaped(mod.__doc__ or '')}\n\n```python\n{imports}\n```"
         out[f"{page_of(module)}.qmd"] = f"---\ntitle: {module}\n---\n\n" + linkify("\n\n".join([intro, *body])) + "\n"
         index.append(f"## [{module}](/{page_of(module)}.html)\n\n" + linkify("\n".join(["| Name | What it is |", "|---|---|", *rows])))

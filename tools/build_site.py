@@ -1,7 +1,7 @@
 """Build the website into _docs/ from nbs/, hwnn/ and _quarto.yml: with Quarto where it is installed, else in pure Python with smalldocs.
 
 `--preview` serves it at http://127.0.0.1:4200, builds it again when a notebook changes, and reloads the page."""
-import base64, functools, html, http.server, io, json, os, re, shutil, subprocess, sys, threading, time
+import base64, functools, html, http.server, io, json, os, re, shutil, subprocess, sys, textwrap, threading, time
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -23,6 +23,7 @@ NUMBER = re.compile(r"\b\d+[a-zA-Z0-9]*_(?=\w+\.ipynb)")  # in front of a notebo
 CDN = re.compile(r"https://cdn\.jsdelivr\.net/npm/katex@[^/\"']+/dist/")
 TEX = re.compile(r"\\(?:(?:mathrm|mathbf|mathcal|text|texttt|operatorname|bar|hat|tilde)\{([^{}]*)\}|([a-zA-Z]{2,})|[,;!])")
 NAME = re.compile(r"\[`([^`]+)`\]\(/([^)#:]*)\.html#([^)]*)\)")  # a backticked name, as nbdev links it
+SIGNATURE = re.compile(r"(?ms)^def [^\n]*\($.*?^\)[^\n]*$")  # as nbdev writes it: a parameter a line, with its comment
 SHOWN = re.compile(r"^(#+) ([\w.]+)$", re.M)  # the heading that nbdev puts above a signature
 
 
@@ -62,6 +63,7 @@ def write_stage(preview=False):
 
     def restaged(text, code):
         text = NAME.sub(link, NUMBER.sub("", text))
+        if code: text = SIGNATURE.sub(lambda m: narrowed(m[0]), text)
         if code: text = SHOWN.sub(lambda m: f"{m[1]} {escaped(m[2])} {{#{m[2]}}}", text)
         return text.replace("](/blob/", f"]({address}/blob/") if address else re.sub(r"\[source\]\(/blob[^)]*\)\{[^}]*\}", "", text)
 
@@ -76,6 +78,19 @@ def write_stage(preview=False):
         write(stage/f"{at}.ipynb", json.dumps(nb))
     for path, text in api_pages(settings, anchored, titles).items(): write(stage/path, NAME.sub(link, text))
     write(stage/"_quarto.yml", yaml.safe_dump(config(), sort_keys=False))
+
+
+def narrowed(signature, width=80):
+    "A signature whose long comments stand above their parameters, so that it keeps to the column."
+    lines = []
+    for line, more in re.findall(r"(?m)^(?! +#)(.*)((?:\n +#.*)*)", signature):
+        code, mark, comment = line.partition(" # ")
+        if mark and (more or len(line) > width):
+            comment = " ".join([comment, *re.findall(r"# *(.*)", more)])
+            lines += textwrap.wrap(comment, width, initial_indent="    # ", subsequent_indent="    # ", break_long_words=False, break_on_hyphens=False)
+            line = code
+        lines += [line] if mark or len(line) <= width else textwrap.wrap(line, width, subsequent_indent="    ", drop_whitespace=True, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def smaller(svg):
@@ -139,6 +154,7 @@ def render(preview=False):
         for page in site.out.rglob("*.html"):
             up = "../"*(len(page.relative_to(site.out).parts) - 1)
             text = CDN.sub(f"{up}site_assets/katex/", page.read_text(encoding="utf-8"))
+            text = re.sub(r"(?s)<script>.*?</script>", lambda m: re.sub(r"\n +", "\n", m[0]), text)   # they stand on every page
             text = re.sub(r'(?s)<nav id="TOC".*?</nav>', lambda m: plain(m[0]), text)
             text = re.sub(r"data:image/png;base64,([A-Za-z0-9+/=]+)", lambda m: as_webp(m[0], m[1]), text)
             text = re.sub(r'(?s)(?<=<code class="sourceCode python">).*?(?=</code>)', lambda m: joined(m[0]), text)

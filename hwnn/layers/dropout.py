@@ -14,10 +14,13 @@ from .base import Layer, check_gradient, check_input
 # %% ../../nbs/layers/dropout.ipynb #2952fd86
 def dropout(
     X: np.ndarray,            # (batch, ...)
-    rate: float,              # probability of dropping an element, at least 0 and below 1
+    # probability of dropping an element, at least 0 and below 1
+    rate: float,
     rng: np.random.Generator, # what the mask is drawn from
 ):
-    "X with elements dropped at random and the others divided by `1 - rate`, and that mask. Raises TypeError and ValueError. Srivastava et al. 2014, inverted."
+    """X with elements dropped at random and the others
+    divided by `1 - rate`, and that mask. Raises TypeError
+    and ValueError. Srivastava et al. 2014, inverted."""
     check_array("dropout", "X", X, "batch", *getattr(X, "shape", ())[1:])
     check_number("dropout", "rate", rate, at_least=0, below=1)
     mask = (rng.random(X.shape) >= rate).astype(X.real.dtype)
@@ -36,10 +39,12 @@ def dropout_backward(
 
 # %% ../../nbs/layers/dropout.ipynb #4fbc45b1
 class Dropout(Layer):
-    "Inverted dropout: random zeros in training, with the rest scaled by `1/(1 - rate)`; the identity in use. Srivastava et al. 2014."
+    """Inverted dropout: random zeros in training, with the rest scaled
+    by `1/(1 - rate)`; the identity in use. Srivastava et al. 2014."""
     def __init__(
         self,
-        rate: float = 0.5, # probability of dropping an element, at least 0 and below 1
+        # probability of dropping an element, at least 0 and below 1
+        rate: float = 0.5,
     ):
         super().__init__()
         check_number("Dropout", "rate", rate, at_least=0, below=1)
@@ -50,20 +55,25 @@ class Dropout(Layer):
         X: np.ndarray,       # (batch, ...), float32 or float64
         mode: str = "train", # "train" drops and scales, "test" hands X on
     ) -> np.ndarray:
-        "The output, shaped like X. Raises TypeError and ValueError unless input and mode fit."
+        """The output, shaped like X. Raises TypeError
+        and ValueError unless input and mode fit."""
         check_input(self, X, mode, "batch", *getattr(X, "shape", ())[1:])
-        Y, mask = dropout(X, self.rate, self.rng) if mode == "train" else (X, None)
+        Y, mask = dropout(X, self.rate,
+                          self.rng) if mode == "train" else (X, None)
         self.n_in = self.n_out = X.shape[-1]
         self.cache.update(Y=Y, mask=mask)
         return Y
 
     def backward(
         self,
-        dLdY: np.ndarray,      # shaped like the output: gradient of the loss there
+        # shaped like the output: gradient of the loss there
+        dLdY: np.ndarray,
         at_Z: bool = False,    # the same here, as there is no activation
-        skip_dX: bool = False, # the gradient at the input is not needed: return None
+        # the gradient at the input is not needed: return None
+        skip_dX: bool = False,
     ) -> np.ndarray:
-        "The gradient at the input, by the mask of the last forward pass. Raises RuntimeError without a forward pass."
+        """The gradient at the input, by the mask of the last
+        forward pass. Raises RuntimeError without a forward pass."""
         check_gradient(self, dLdY, "Y")
         mask = self.cache["mask"]
         if skip_dX: return None

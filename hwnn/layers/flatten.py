@@ -21,12 +21,16 @@ def _axes(X): return "batch", *(getattr(X, "shape", ())[1:] or ("...",))
 # %% ../../nbs/layers/flatten.ipynb #7f129fbf
 def flatten(
     X: np.ndarray,           # (batch, ...), at least two axes
-    keep_dim: str = "first", # the axis that stays: "first" (the batch) or "last" (the channels)
+    # the axis that stays: "first" (the batch) or "last" (the channels)
+    keep_dim: str = "first",
 ):
-    "X in two axes and C order, a view where X is contiguous, and the context for `flatten_backward`. Raises TypeError and ValueError unless the arguments fit."
+    """X in two axes and C order, a view where X is
+    contiguous, and the context for `flatten_backward`. Raises
+    TypeError and ValueError unless the arguments fit."""
     check_array("flatten", "X", X, *_axes(X))
     kept = check_choice("flatten", "keep_dim", keep_dim, KEPT)
-    shape = (X.shape[0], prod(X.shape[1:])) if kept == "first" else (prod(X.shape[:-1]), X.shape[-1])
+    shape = ((X.shape[0], prod(X.shape[1:])) if kept == "first"
+             else (prod(X.shape[:-1]), X.shape[-1]))
     return X.reshape(shape), (shape, X.shape)
 
 # %% ../../nbs/layers/flatten.ipynb #62ddf554
@@ -34,16 +38,19 @@ def flatten_backward(
     dY: np.ndarray,  # two axes, gradient of the loss at the output
     ctx,             # what `flatten` returned beside the output
 ) -> np.ndarray:
-    "The gradient at X, in its shape. Raises TypeError and ValueError unless dY fits."
+    """The gradient at X, in its shape. Raises
+    TypeError and ValueError unless dY fits."""
     check_array("flatten_backward", "dY", dY, *ctx[0])
     return dY.reshape(ctx[1])
 
 # %% ../../nbs/layers/flatten.ipynb #4f1afbf9
 class Flatten(Layer):
-    "All axes but one joined, in C order: (batch, ...) to (batch, features), or to (pixels of the batch, channels)."
+    """All axes but one joined, in C order: (batch, ...) to
+    (batch, features), or to (pixels of the batch, channels)."""
     def __init__(
         self,
-        keep_dim: str = "first", # the axis that stays: "first" (the batch) or "last" (the channels)
+        # the axis that stays: "first" (the batch) or "last" (the channels)
+        keep_dim: str = "first",
     ):
         super().__init__()
         self.keep_dim = check_choice("Flatten", "keep_dim", keep_dim, KEPT)
@@ -51,9 +58,11 @@ class Flatten(Layer):
     def forward(
         self,
         X: np.ndarray,       # (batch, ...), float32 or float64
-        mode: str = "train", # "train" or "test"; this layer does the same in both
+        # "train" or "test"; this layer does the same in both
+        mode: str = "train",
     ) -> np.ndarray:
-        "The output, of two axes. Raises TypeError and ValueError unless input and mode fit."
+        """The output, of two axes. Raises TypeError
+        and ValueError unless input and mode fit."""
         check_input(self, X, mode, *_axes(X))
         Y, ctx = flatten(X, self.keep_dim)
         self.n_in = self.n_out = Y.shape[1]
@@ -62,10 +71,13 @@ class Flatten(Layer):
 
     def backward(
         self,
-        dLdY: np.ndarray,      # shaped like the output: gradient of the loss there
+        # shaped like the output: gradient of the loss there
+        dLdY: np.ndarray,
         at_Z: bool = False,    # the same here, as there is no activation
-        skip_dX: bool = False, # the gradient at the input is not needed: return None
+        # the gradient at the input is not needed: return None
+        skip_dX: bool = False,
     ) -> np.ndarray:
-        "The gradient at the input, in its shape. Raises RuntimeError without a forward pass."
+        """The gradient at the input, in its shape.
+        Raises RuntimeError without a forward pass."""
         check_gradient(self, dLdY, "Y")
         return None if skip_dX else flatten_backward(dLdY, self.cache["ctx"])

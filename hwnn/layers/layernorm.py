@@ -20,7 +20,10 @@ def check_features(
     X: np.ndarray,  # (batch, ..., features)
 ):
     "Raise ValueError unless there are two features or more."
-    if X.shape[-1] == 1: raise ValueError(f"{owner}: expected at least 2 features, got 1 from input {X.shape}: its variance is 0 and its output would be beta")
+    if X.shape[-1] == 1:
+        raise ValueError(f"{owner}: expected at least 2 features, got 1 from "
+                         f"input {X.shape}: its variance is 0 and its output "
+                         f"would be beta")
 
 # %% ../../nbs/layers/layernorm.ipynb #ee3abfaa
 @np.errstate(over="ignore", invalid="ignore")
@@ -30,15 +33,20 @@ def layernorm(
     beta: np.ndarray,  # (1, features), shift
     eps: float,        # added to the variance, at least 1e-30 and below 1e38
 ):
-    "X normalised over its last axis, scaled and shifted, and the context: X_hat, s, gamma. Raises TypeError and ValueError unless all fit, FloatingPointError when a variance overflows. Ba, Kiros and Hinton 2016."
+    """X normalised over its last axis, scaled and shifted, and the context:
+    X_hat, s, gamma. Raises TypeError and ValueError unless all fit,
+    FloatingPointError when a variance overflows. Ba, Kiros and Hinton 2016."""
     check_statistics("layernorm", X, ("gamma", gamma), ("beta", beta))
     check_number("layernorm", "eps", eps, at_least=1e-30, below=1e38)
     check_features("layernorm", X)
     X_hat = X - X.mean(axis=-1, keepdims=True)
     X_hat -= X_hat.mean(axis=-1, keepdims=True)
     var = (X_hat*X_hat).mean(axis=-1, keepdims=True)
-    if not np.isfinite(var).all() and np.isfinite(X).all():   # a NaN in X is for the loss to find
-        raise FloatingPointError(f"layernorm: expected a variance within the range of {X.dtype}, got {var.real.max()}; scale the input down")
+    # a NaN in X is for the loss to find
+    if not np.isfinite(var).all() and np.isfinite(X).all():
+        raise FloatingPointError(f"layernorm: expected a variance within the "
+                                 f"range of {X.dtype}, got {var.real.max()}; "
+                                 f"scale the input down")
     s = np.sqrt(var + eps)
     X_hat /= s
     Y = np.multiply(X_hat, gamma[0], dtype=np.result_type(X, gamma, beta))
@@ -47,14 +55,17 @@ def layernorm(
 
 # %% ../../nbs/layers/layernorm.ipynb #e83f5229
 def layernorm_backward(
-    dY: np.ndarray,        # (batch, ..., features), gradient of the loss at the output
+    # (batch, ..., features), gradient of the loss at the output
+    dY: np.ndarray,
     ctx,                   # what `layernorm` returned beside the output
     skip_dX: bool = False, # leave out dX, and return None for it
 ):
-    "The gradients dX, shaped like X, dgamma and dbeta, (1, features) each. Raises TypeError and ValueError unless dY fits."
+    """The gradients dX, shaped like X, dgamma and dbeta, (1,
+    features) each. Raises TypeError and ValueError unless dY fits."""
     check_array("layernorm_backward", "dY", dY, *ctx.X_hat.shape)
     check_same_precision("layernorm_backward", X_hat=ctx.X_hat, dY=dY)
-    rows = [np.ascontiguousarray(A).reshape(-1, A.shape[-1]) for A in (dY, ctx.X_hat)]
+    rows = [np.ascontiguousarray(A).reshape(-1, A.shape[-1])
+            for A in (dY, ctx.X_hat)]
     if skip_dX: return None, *run(parameter_gradients, *rows)
     dX = dY*ctx.gamma[0]   # dX_hat, which becomes dX in place
     along = (dX*ctx.X_hat).mean(axis=-1, keepdims=True)
@@ -65,10 +76,13 @@ def layernorm_backward(
 
 # %% ../../nbs/layers/layernorm.ipynb #63df87e1
 class LayerNorm(Layer):
-    "Layer normalisation: every example, or every pixel, over its last axis. Ba, Kiros and Hinton 2016."
+    """Layer normalisation: every example, or every pixel,
+    over its last axis. Ba, Kiros and Hinton 2016."""
     def __init__(
         self,
-        eps: float = 1e-5, # added to the variance, at least 1e-30 and below 1e38, where float32 ends
+        # added to the variance, at least 1e-30 and below 1e38, where float32
+        # ends
+        eps: float = 1e-5,
     ):
         super().__init__()
         check_number("LayerNorm", "eps", eps, at_least=1e-30, below=1e38)
@@ -77,13 +91,17 @@ class LayerNorm(Layer):
     def forward(
         self,
         X: np.ndarray,       # (batch, ..., features), float32 or float64
-        mode: str = "train", # "train" or "test"; this layer does the same in both
+        # "train" or "test"; this layer does the same in both
+        mode: str = "train",
     ) -> np.ndarray:
-        "The output, shaped like X. Raises TypeError and ValueError unless input and mode fit."
-        check_input(self, X, mode, "batch", *np.shape(X)[1:-1], self.n_in or "features")
+        """The output, shaped like X. Raises TypeError
+        and ValueError unless input and mode fit."""
+        check_input(self, X, mode, "batch", *np.shape(X)[1:-1],
+                    self.n_in or "features")
         check_features("LayerNorm", X)
         n, dtype = X.shape[-1], X.real.dtype
-        parameters = self.parameters or AttrDict(gamma=np.ones((1, n), dtype=dtype), beta=np.zeros((1, n), dtype=dtype))
+        parameters = self.parameters or AttrDict(gamma=np.ones(
+            (1, n), dtype=dtype), beta=np.zeros((1, n), dtype=dtype))
         Y, ctx = layernorm(X, parameters["gamma"], parameters["beta"], self.eps)
         self.parameters, self.n_in, self.n_out = parameters, n, n
         self.cache.update(X_hat=ctx.X_hat, ctx=ctx)
@@ -91,11 +109,15 @@ class LayerNorm(Layer):
 
     def backward(
         self,
-        dLdY: np.ndarray,      # shaped like the output: gradient of the loss there
+        # shaped like the output: gradient of the loss there
+        dLdY: np.ndarray,
         at_Z: bool = False,    # the same here, as there is no activation
-        skip_dX: bool = False, # the gradient at the input is not needed: return None
+        # the gradient at the input is not needed: return None
+        skip_dX: bool = False,
     ) -> np.ndarray:
-        "The gradient at the input; those at `gamma` and `beta` go into `gradients`. Raises RuntimeError without a forward pass."
+        """The gradient at the input; those at `gamma` and `beta` go
+        into `gradients`. Raises RuntimeError without a forward pass."""
         check_gradient(self, dLdY, "X_hat")
-        dX, self.gradients["gamma"], self.gradients["beta"] = layernorm_backward(dLdY, self.cache["ctx"], skip_dX)
+        dX, self.gradients["gamma"], self.gradients["beta"] = (
+            layernorm_backward(dLdY, self.cache["ctx"], skip_dX))
         return dX

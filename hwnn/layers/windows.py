@@ -18,10 +18,15 @@ def pair(
     value,          # an int, or a pair (rows, cols) of them
     at_least: int,  # the smallest value allowed
 ) -> tuple:
-    "The value for rows and the one for columns. Raises TypeError for other kinds of things, ValueError for other lengths and smaller numbers."
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(values) != 2: raise ValueError(f"{owner}: expected {what} as an integer or a pair (rows, cols), got {value!r}")
-    for v in values: check_number(owner, what, v, integer=True, at_least=at_least)
+    """The value for rows and the one for columns. Raises TypeError for other
+    kinds of things, ValueError for other lengths and smaller numbers."""
+    values = tuple(value) if isinstance(value,
+                                        (tuple, list)) else (value, value)
+    if len(values) != 2:
+        raise ValueError(f"{owner}: expected {what} as an integer or a pair "
+                         f"(rows, cols), got {value!r}")
+    for v in values:
+        check_number(owner, what, v, integer=True, at_least=at_least)
     return tuple(int(v) for v in values)
 
 # %% ../../nbs/layers/windows.ipynb #8fb85eef
@@ -29,7 +34,8 @@ def kernel_pair(
     owner: str,    # the layer or function that asks
     kernel_shape,  # an int, or a pair (rows, cols)
 ) -> tuple:
-    "The kernel's shape as (k_h, k_w). Raises TypeError and ValueError unless both are integers at least 1."
+    """The kernel's shape as (k_h, k_w). Raises TypeError
+    and ValueError unless both are integers at least 1."""
     return pair(owner, "kernel_shape", kernel_shape, 1)
 
 # %% ../../nbs/layers/windows.ipynb #4e1be31e
@@ -37,22 +43,28 @@ def stride_pair(
     owner: str,  # the layer or function that asks
     stride,      # an int, or a pair (rows, cols)
 ) -> tuple:
-    "The stride as (s_h, s_w). Raises TypeError and ValueError unless both are integers at least 1."
+    """The stride as (s_h, s_w). Raises TypeError and
+    ValueError unless both are integers at least 1."""
     return pair(owner, "stride", stride, 1)
 
 # %% ../../nbs/layers/windows.ipynb #c5f705ac
 def pad_pairs(
     owner: str,           # the layer or function that asks
-    pad,                  # "same", "valid", an int, (rows, cols) or ((top, bottom), (left, right))
+    # "same", "valid", an int, (rows, cols) or ((top, bottom), (left, right))
+    pad,
     kernel_shape: tuple,  # (k_h, k_w), on which "same" depends
 ) -> tuple:
-    "The padding as ((top, bottom), (left, right)). Raises TypeError and ValueError for unknown names and all but integers at least 0."
+    """The padding as ((top, bottom), (left, right)). Raises TypeError
+    and ValueError for unknown names and all but integers at least 0."""
     if isinstance(pad, str):
         name = check_choice(owner, "pad", pad, ["same", "valid"])
-        return tuple(((k - 1)//2, k//2) if name == "same" else (0, 0) for k in kernel_shape)
+        return tuple(((k - 1)//2, k//2) if name == "same" else (0, 0)
+                     for k in kernel_shape)
     axes = tuple(pad) if isinstance(pad, (tuple, list)) else (pad, pad)
     if len(axes) != 2:
-        raise ValueError(f"{owner}: expected pad as 'same', 'valid', an integer, (rows, cols) or ((top, bottom), (left, right)), got {pad!r}")
+        raise ValueError(f"{owner}: expected pad as 'same', 'valid', an "
+                         f"integer, (rows, cols) or ((top, bottom), (left, "
+                         f"right)), got {pad!r}")
     return tuple(pair(owner, "pad", axis, 0) for axis in axes)
 
 # %% ../../nbs/layers/windows.ipynb #31c008fa
@@ -63,16 +75,22 @@ def output_shape(
     stride: tuple,        # (s_h, s_w)
     pad: tuple,           # ((top, bottom), (left, right))
 ) -> tuple:
-    "The number of windows, (out_rows, out_cols). Raises ValueError when the kernel is larger than the padded image."
+    """The number of windows, (out_rows, out_cols). Raises
+    ValueError when the kernel is larger than the padded image."""
     padded = tuple(n + sum(p) for n, p in zip(shape, pad))
     if any(k > n for k, n in zip(kernel_shape, padded)):
-        raise ValueError(f"{owner}: expected a kernel no larger than the padded input {padded}, got {tuple(kernel_shape)}")
-    return tuple((n - k)//s + 1 for n, k, s in zip(padded, kernel_shape, stride))
+        raise ValueError(f"{owner}: expected a kernel no larger than the "
+                         f"padded input {padded}, got {tuple(kernel_shape)}")
+    return tuple((n - k)//s + 1
+                 for n, k, s in zip(padded, kernel_shape, stride))
 
 # %% ../../nbs/layers/windows.ipynb #c1229361
 def _sides(owner, X, pad):
-    "The padding as ((top, bottom), (left, right)). Raises ValueError unless `X` has four axes and the padding is such pairs of integers at least 0."
-    if getattr(X, "ndim", 0) != 4: raise ValueError(f"{owner}: expected images (batch, rows, cols, channels), got {np.shape(X)}")
+    """The padding as ((top, bottom), (left, right)). Raises ValueError unless
+    `X` has four axes and the padding is such pairs of integers at least 0."""
+    if getattr(X, "ndim", 0) != 4:
+        raise ValueError(f"{owner}: expected images (batch, rows, cols, "
+                         f"channels), got {np.shape(X)}")
     return pad_pairs(owner, pad, (1, 1))
 
 def pad_images(
@@ -80,36 +98,52 @@ def pad_images(
     pad: tuple,     # ((top, bottom), (left, right))
     value=0,        # what the new positions hold
 ) -> np.ndarray:
-    "The images with `value` around them, in an array of their dtype; `X` itself where nothing is to be added. Raises TypeError or ValueError unless they fit."
+    """The images with `value` around them, in an array of
+    their dtype; `X` itself where nothing is to be added.
+    Raises TypeError or ValueError unless they fit."""
     (top, bottom), (left, right) = _sides("pad_images", X, pad)
     if not (top or bottom or left or right): return X
     batch, rows, cols, channels = X.shape
     shape = batch, top + rows + bottom, left + cols + right, channels
-    X_padded = np.zeros(shape, X.dtype) if value == 0 else np.full(shape, value, X.dtype)
+    X_padded = np.zeros(shape, X.dtype) if value == 0 else np.full(shape, value,
+                                                                   X.dtype)
     X_padded[:, top:top + rows, left:left + cols] = X
     return X_padded
 
 # %% ../../nbs/layers/windows.ipynb #2b1db523
 def crop(
-    X_padded: np.ndarray,  # (batch, top + rows + bottom, left + cols + right, channels)
+    # (batch, top + rows + bottom, left + cols + right, channels)
+    X_padded: np.ndarray,
     pad: tuple,            # ((top, bottom), (left, right))
 ) -> np.ndarray:
-    "What `pad_images` had put zeros around: a view of shape (batch, rows, cols, channels). Raises TypeError or ValueError unless something is left."
+    """What `pad_images` had put zeros around: a view of shape (batch, rows,
+    cols, channels). Raises TypeError or ValueError unless something is left."""
     (top, bottom), (left, right) = _sides("crop", X_padded, pad)
     if top + bottom >= X_padded.shape[1] or left + right >= X_padded.shape[2]:
-        raise ValueError(f"crop: expected images larger than their padding {pad}, got {X_padded.shape}")
-    return X_padded[:, top:X_padded.shape[1] - bottom, left:X_padded.shape[2] - right]
+        raise ValueError(f"crop: expected images larger than their padding "
+                         f"{pad}, got {X_padded.shape}")
+    return X_padded[:, top:X_padded.shape[1] - bottom,
+                    left:X_padded.shape[2] - right]
 
 # %% ../../nbs/layers/windows.ipynb #ea8c40d9
 def windows(
-    X_padded: np.ndarray,  # (batch, rows, cols, channels), any dtype and any strides
+    # (batch, rows, cols, channels), any dtype and any strides
+    X_padded: np.ndarray,
     kernel_shape: tuple,   # (k_h, k_w)
     stride: tuple,         # (s_h, s_w)
 ) -> np.ndarray:
-    "All windows as a read-only view (batch, out_rows, out_cols, k_h, k_w, channels). Raises TypeError or ValueError unless there are four axes and the kernel fits."
-    if getattr(X_padded, "ndim", 0) != 4: raise ValueError(f"windows: expected images (batch, rows, cols, channels), got {np.shape(X_padded)}")
-    kernel_shape, stride = kernel_pair("windows", kernel_shape), stride_pair("windows", stride)
+    """All windows as a read-only view (batch, out_rows,
+    out_cols, k_h, k_w, channels). Raises TypeError or ValueError
+    unless there are four axes and the kernel fits."""
+    if getattr(X_padded, "ndim", 0) != 4:
+        raise ValueError(f"windows: expected images (batch, rows, cols, "
+                         f"channels), got {np.shape(X_padded)}")
+    kernel_shape, stride = (kernel_pair("windows", kernel_shape),
+                            stride_pair("windows", stride))
     batch, rows, cols, channels = X_padded.shape
     (s_h, s_w), (b_n, b_r, b_q, b_c) = stride, X_padded.strides
-    out = output_shape("windows", (rows, cols), kernel_shape, stride, ((0, 0), (0, 0)))   # the last window ends inside
-    return as_strided(X_padded, (batch, *out, *kernel_shape, channels), (b_n, s_h*b_r, s_w*b_q, b_r, b_q, b_c), writeable=False)
+    # the last window ends inside
+    out = output_shape("windows", (rows, cols), kernel_shape, stride,
+                       ((0, 0), (0, 0)))
+    return as_strided(X_padded, (batch, *out, *kernel_shape, channels),
+                      (b_n, s_h*b_r, s_w*b_q, b_r, b_q, b_c), writeable=False)
