@@ -158,7 +158,7 @@ def findings(tab):
 
 
 WAYS = [(DESKTOP, "light"), (PHONE, "dark"), (DESKTOP, "dark"), (PHONE, "light")]
-ALL_WAYS = ["index.html", "heart.html", "ground/figures.html", "api/layers/convolution.html"]
+ALL_WAYS = ["index.html", "heart.html", "ground/figures.html", "training/networks_inspecting.html", "api/layers/convolution.html"]
 
 
 @pytest.mark.parametrize("page, way", [*((address_of(path), WAYS[i % 2]) for i, path in enumerate(notebooks)), *((page, way) for page in ALL_WAYS for way in WAYS)],
