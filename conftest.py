@@ -12,7 +12,7 @@ import pytest
 
 root = Path(__file__).parent
 sys.path.insert(0, str(root/"tools"))
-from optional import OPTIONAL, WITHOUT, directives, has, lacking
+from optional import OPTIONAL, WITH, WITHOUT, directives, has, lacking
 
 os.environ.setdefault("IN_TEST", "1")
 # Each process of `pytest -n` has one core to itself: with a BLAS thread for each core they would wait for each other.
@@ -24,7 +24,7 @@ skipped, kept = [], {}
 class Finder(PathFinder):
     "Finds modules as Python does, but those that HWNN_WITHOUT names."
     @classmethod
-    def find_spec(cls, name, path=None, target=None): return None if name in WITHOUT else super().find_spec(name, path, target)
+    def find_spec(cls, name, path=None, target=None): return None if WITH.get(name, name) in WITHOUT else super().find_spec(name, path, target)
 
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Finder

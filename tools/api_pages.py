@@ -3,7 +3,7 @@ import inspect, re, textwrap
 from importlib import import_module
 
 from fastcore.docments import docments
-from optional import OPTIONAL
+from optional import is_optional
 
 
 def page_of(module): return "api/" + module.removeprefix("hwnn.").replace(".", "/")
@@ -65,7 +65,7 @@ def api_pages(
     for module in sorted(pages, key=lambda m: order.index(first[m]) if first[m] in order else -1):
         try: mod, main = import_module(module), first[module]
         except ModuleNotFoundError as e:
-            if e.name not in OPTIONAL: raise
+            if not is_optional(e.name): raise
             continue   # it is said when the site has been built
 
         def derived(name):

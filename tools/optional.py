@@ -17,6 +17,14 @@ OPTIONAL = {  # name -> what it is called, whether it is here, and the command t
 }
 
 
+WITH = {"llvmlite": "numba"}   # what is installed together with what
+
+
+def is_optional(module):
+    "Whether this is a module of something optional."
+    return WITH.get(module, module) in OPTIONAL
+
+
 def has(name):
     "Whether it is here, and HWNN_WITHOUT does not say to do without it."
     return name not in WITHOUT and bool(OPTIONAL[name][1]())
