@@ -68,6 +68,7 @@ def pages(site):
 
 def test_old_addresses_lead_to_the_pages_of_today(site, pages):
     for old, new in MOVED.items():
+        if new.startswith("api/engine/") and f"{new}.html" not in pages: new = "api"   # without Numba
         assert f"{new}.html" in pages, (old, new)
         [link] = Page(site[0]/f"{old}.html").links
         assert (site[0]/f"{old}.html").parent.joinpath(link).resolve() == (site[0]/f"{new}.html").resolve()

@@ -229,6 +229,7 @@ def forward():
     "A page at each address that the site once had, which leads to the one of today: the pairs in tools/moved.txt."
     for line in (root/"tools/moved.txt").read_text(encoding="utf-8").splitlines():
         old, new = line.split()
+        if not (out/f"{new}.html").exists(): new = "api"   # without Numba there is no reference of what it compiles
         to = "../"*old.count("/") + f"{new}.html"
         write(out/f"{old}.html", f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Moved</title><meta http-equiv="refresh" content="0; url={to}">'
               f'<link rel="canonical" href="{to}"><meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark"></head>'
