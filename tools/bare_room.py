@@ -6,7 +6,7 @@ import argparse, os, re, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
-TOOLS = """awk bash basename cat cc chmod cp cut dirname env expand false find gcc git grep gzip head ld ldconfig ln ls make mkdir mktemp mv nproc
+TOOLS = """awk bash basename cat cc chmod cp cut dirname env expand false find gcc git grep gzip head id ld ldconfig ln ls make mkdir mktemp mv nproc
            rm sed sh sleep sort tail tar test timeout touch tr true uname wc xargs""".split()
 KEPT = re.compile(r"PIP_|SSL_CERT|REQUESTS_CA|https?_proxy|no_proxy|SYSTEMROOT", re.I)   # how this machine reaches the package index
 DATA = "/usr/share/datasets"
