@@ -171,8 +171,8 @@ def _mean(start, stop, X, Y, size, kernel, stride, pad):
                     for c in range(channels): line[q, c] += X[n, r, q, c]
             for j in range(out_cols):
                 q0, q1 = _inside(cols, j*stride[1] - pad[1][0], kernel[1])
-                for c in range(channels): Y[n, i, j, c] = line[q0, c]
-                for q in range(q0 + 1, q1):
+                for c in range(channels): Y[n, i, j, c] = 0   # of padding alone
+                for q in range(q0, q1):
                     for c in range(channels): Y[n, i, j, c] += line[q, c]
                 for c in range(channels): Y[n, i, j, c] /= size[i, j]
 
