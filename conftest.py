@@ -18,7 +18,7 @@ os.environ.setdefault("IN_TEST", "1")
 # Each process of `pytest -n` has one core to itself: with a BLAS thread for each core they would wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"): os.environ.setdefault(name, "1")
-skipped, kept = [], {}
+skipped, kept, engine = [], {}, []
 
 
 class Finder(PathFinder):
@@ -32,8 +32,6 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 
 def pytest_addoption(parser):
     parser.addoption("--shift", type=int, default=0, help="other seeds: every default_rng(seed) becomes default_rng([SHIFT, seed]); cells marked `#| one-draw` are left out")
-
-
     parser.addoption("--outputs", type=Path, help="a folder for the text that each page's cells show, one file for a page")
 
 
@@ -86,8 +84,10 @@ def ends(*values):
 def pytest_sessionstart():
     import hwnn.all
     import hwnn.engine.table
+    import hwnn.engine.threads
     import hwnn.figures
     hwnn.engine.table.use_fast(bool(os.environ.get("HWNN_FAST")))   # without it NumPy alone, unless a test or a page asks for the compiled functions
+    engine[:] = hwnn.engine.table.is_fast(), hwnn.engine.threads._blas_threads()
     kept.update({key: dict(table) for key, table in tables().items()})
     # Drawing every frame of every slider would take half a minute; all of them are drawn when a page is executed.
     hwnn.figures.product = ends
@@ -110,17 +110,24 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in ("test_site", "test_browser"))
 
 
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item, nextitem):
-    if isinstance(item, Cell) and (nextitem is None or nextitem.parent is not item.parent):
-        if folder := item.config.option.outputs:
-            file = folder/item.path.relative_to(root).with_suffix(".json")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(item.parent.shown), encoding="utf-8")
-        # A page that defines a class registers its own copy of it; the next page and the tests are to meet the library's.
-        for key, table in tables().items():
-            if key in kept and table != kept[key]:
-                table.clear()
-                table.update(kept[key])
+    yield
+    if nextitem and nextitem.path == item.path: return
+    if isinstance(item, Cell) and (folder := item.config.option.outputs):
+        file = folder/item.path.relative_to(root).with_suffix(".json")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(item.parent.shown), encoding="utf-8")
+    # A page that defines a class registers its own copy of it; the next page and the tests are to meet the library's.
+    for key, table in tables().items():
+        if key in kept and table != kept[key]:
+            table.clear()
+            table.update(kept[key])
+    # Another number of threads rounds otherwise, and after a training one sees it.
+    from hwnn.engine import table, threads
+    table.use_fast(engine[0])
+    threads._chosen = None
+    threads._tell_blas(engine[1])
 
 
 def pytest_runtest_logreport(report):
