@@ -137,7 +137,7 @@ def arrays(result): return [np.asarray(A) for A in (result if isinstance(result,
 @pytest.mark.parametrize("floor,name", [("numpy", name) for name in NUMPY] + [("compiled", name) for name in compiled()])
 def test_twins_agree(floor, name, dtype, tolerance, monkeypatch):
     "For random shapes, in one thread and in two, in blocks however small: what is returned, and what is changed in place."
-    for module in ("threads", "blocks", "loops"): monkeypatch.setattr(f"hwnn.engine.{module}.WORTH", 1)
+    for module in ("threads", "blocks", "team"): monkeypatch.setattr(f"hwnn.engine.{module}.WORTH", 1)
     for kernel in ("_by_rows", "_sums"): monkeypatch.setitem(getattr(import_module("hwnn.engine.blocks"), kernel).__kwdefaults__, "block", 100)
     for limit in ("BLOCK", "COLUMNS"): monkeypatch.setattr(f"hwnn.engine.blocks.{limit}", 100)
     rng, fn, before, answered = np.random.default_rng(0), page_function(name), get_threads(), 0

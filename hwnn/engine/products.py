@@ -17,8 +17,8 @@ from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, models, overload, register_model
 
 from . import offered
-from .loops import compiled
-from .threads import empty, shared
+from .team import compiled, count_parts, share, shared, together
+from .threads import empty
 
 # %% ../../nbs/engine/04_products.ipynb #f61d6a6c
 def _registers() -> tuple:
@@ -207,10 +207,13 @@ def _packed(A):
     return np.ascontiguousarray(_filled(A).reshape(len(A), -1, BYTES//A.itemsize).transpose(1, 0, 2))
 
 # %% ../../nbs/engine/04_products.ipynb #f8ef9003
-@compiled
-def _rows(start, stop, a, rows, steps, b, width, bias, c, outs):
+@shared
+def _rows(part, start, stop, a, rows, steps, b, width, bias, c, outs):
     "The rows of a product from start to stop."
     multiply(a, rows[start:stop], steps, b, width, BYTES//a.itemsize, c, outs[start:stop], width, bias, False)
+
+@compiled
+def _rows_all(team, parts, n, args): return share(_rows, team, parts, n, args)
 
 @compiled
 def _turned(W):
@@ -226,8 +229,7 @@ def _product(A, row, step, rows, B, bias):
     "A @ B + bias: rows of A begin `row` numbers apart, and their numbers lie `step` apart."
     (inner, width), C = B.shape, empty((rows, B.shape[1]), A.dtype)
     tables = [grid(0, (1, 1, count), (0, 0, gap)) for count, gap in ((rows, row), (inner, step), (rows, width))]
-    a, b, c = A.reshape(-1), B.reshape(-1), C.reshape(-1)
-    shared(lambda start, stop: _rows(start, stop, a, *tables[:2], b, width, bias, c, tables[2]), rows, C.size*inner//64)
+    together(_rows_all, rows, C.size*inner//64, A.reshape(-1), *tables[:2], B.reshape(-1), width, bias, C.reshape(-1), tables[2])
     return C
 
 def _large(rows, B_shape, dtype):
@@ -308,8 +310,8 @@ def _taps(F, kernel):
 # pass, taps and windows in that of dW, pixels and output channels where dX is scattered.
 
 # %% ../../nbs/engine/04_products.ipynb #dddc914c
-@compiled
-def _correlate(start, stop, X, kernels, bias, kernel, stride, pad, Z):
+@shared
+def _correlate(part, start, stop, X, kernels, bias, kernel, stride, pad, Z):
     "Z for the images from start to stop."
     F, (_, rows, cols, n_out), (_, _, lanes) = frames(X, pad, stop - start), Z.shape, kernels.shape
     windows, taps, outs = _windows(F, (rows, cols), stride), _taps(F, kernel), grid(0, (len(F), rows, cols), (rows*cols*n_out, cols*n_out, n_out))
@@ -317,6 +319,9 @@ def _correlate(start, stop, X, kernels, bias, kernel, stride, pad, Z):
         some = min(len(F), stop - n)
         images, count = _framed(X, n, some, pad, F), some*rows*cols
         multiply(images.reshape(-1), windows[:count], taps, kernels, lanes, kernels[0].size, Z[n:].reshape(-1), outs[:count], n_out, bias, False)
+
+@compiled
+def _correlate_all(team, parts, n, args): return share(_correlate, team, parts, n, args)
 
 def direct_correlate(
     X: np.ndarray,  # (batch, rows, cols, in_channels)
@@ -328,7 +333,7 @@ def direct_correlate(
 ) -> np.ndarray:
     "`correlate` of the library, written into `Z`."
     kernels, bias = _packed(W.reshape(-1, W.shape[3])), _filled(np.zeros((1, W.shape[3]), X.dtype) if b is None else b)[0]
-    shared(lambda start, stop: _correlate(start, stop, X, kernels, bias, W.shape[:2], stride, pad, Z), len(X), _work(Z[..., 0].size, W.shape, X.dtype))
+    together(_correlate_all, len(X), _work(Z[..., 0].size, W.shape, X.dtype), X, kernels, bias, W.shape[:2], stride, pad, Z)
     return Z
 
 @inlined
@@ -340,9 +345,10 @@ def add_rows(A, total):
         for j in range(len(total)): total[j] += A[i, j]
 
 # %% ../../nbs/engine/04_products.ipynb #01bdc452
-@compiled
-def _weight_gradients(start, stop, X, dZ, kernel, stride, pad, dW, db):
-    "Add the gradients of the images from start to stop to dW (taps, whole vectors) and db, in double precision."
+@shared
+def _weight_gradients(part, start, stop, X, dZ, kernel, stride, pad, dWs, dbs):
+    "Add the gradients of the images from start to stop to those of the part: dW (taps, whole vectors), and db in double precision."
+    dW, db = dWs[part], dbs[part]
     F, (_, rows, cols, n_out), width = frames(X, pad, stop - start), dZ.shape, dW.shape[1]
     windows, taps, outs, strip = _windows(F, (rows, cols), stride), _taps(F, kernel), grid(0, (1, 1, len(dW)), (0, 0, width)), np.zeros((STRIP, width), dZ.dtype)
     for n in range(start, stop, len(F)):
@@ -357,6 +363,9 @@ def _weight_gradients(start, stop, X, dZ, kernel, stride, pad, dW, db):
             add_rows(part, db)
             multiply(images.reshape(-1), taps, windows[p:p + len(part)], part.reshape(-1), width, BYTES//dW.itemsize, dW.reshape(-1), outs, width, strip[0], True)
 
+@compiled
+def _weight_gradients_all(team, parts, n, args): return share(_weight_gradients, team, parts, n, args)
+
 def direct_weight_gradients(
     X: np.ndarray,        # (batch, rows, cols, in_channels)
     dZ: np.ndarray,       # (batch, out_rows, out_cols, out_channels), gradient of the loss at the output
@@ -366,16 +375,16 @@ def direct_weight_gradients(
 ):
     "`weight_gradients` of the library."
     (k_h, k_w), channels, n_out = kernel_shape, X.shape[3], dZ.shape[3]
-    def part(start, stop):
-        dW, db = np.zeros((k_h*k_w*channels, _whole(n_out, X.dtype)), X.dtype), np.zeros(_whole(n_out, X.dtype))
-        _weight_gradients(start, stop, X, dZ, kernel_shape, stride, pad, dW, db)
-        return dW, db
-    dWs, dbs = zip(*shared(part, len(X), _work(dZ[..., 0].size, (k_h, k_w, channels, n_out), X.dtype)))
-    return np.ascontiguousarray(sum(dWs)[:, :n_out]).reshape(k_h, k_w, channels, n_out), sum(dbs)[None, :n_out].astype(X.dtype)
+    work, width = _work(dZ[..., 0].size, (k_h, k_w, channels, n_out), X.dtype), _whole(n_out, X.dtype)
+    parts = count_parts(work)
+    dWs, dbs = np.zeros((parts, k_h*k_w*channels, width), X.dtype), np.zeros((parts, width))
+    together(_weight_gradients_all, len(X), work, X, dZ, kernel_shape, stride, pad, dWs, dbs, parts=parts)
+    dW, db = sum(dWs), sum(dbs)
+    return np.ascontiguousarray(dW[:, :n_out]).reshape(k_h, k_w, channels, n_out), db[None, :n_out].astype(X.dtype)
 
 # %% ../../nbs/engine/04_products.ipynb #2fda61c1
-@compiled
-def _scatter(start, stop, dZ, kernels, kernel, stride, pad, dX):
+@shared
+def _scatter(part, start, stop, dZ, kernels, kernel, stride, pad, dX):
     "Each pixel of dZ times all taps, added up where its window lies."
     F, (_, rows, cols, n_out), (vectors, _, lanes) = frames(dX, pad, stop - start), dZ.shape, kernels.shape
     width, row, run = vectors*lanes, F.shape[2]*F.shape[3], kernel[1]*F.shape[3]
@@ -395,10 +404,13 @@ def _scatter(start, stop, dZ, kernels, kernel, stride, pad, dX):
                     for q in range(run): total[q] += part[q]
         for k in range(some): window(F[k], pad[0][0], pad[1][0], dX[n + k])
 
+@compiled
+def _scatter_all(team, parts, n, args): return share(_scatter, team, parts, n, args)
+
 def _scattered(dZ, W, shape, stride, pad):
     "`input_gradient` for strides, and for few input channels, which would leave most of each vector empty."
     kernels, dX = _packed(W.reshape(-1, W.shape[3]).T), empty((len(dZ), *shape, W.shape[2]), W.dtype)
-    shared(lambda start, stop: _scatter(start, stop, dZ, kernels, W.shape[:2], stride, pad, dX), len(dZ), _work(dZ[..., 0].size, W.shape, W.dtype))
+    together(_scatter_all, len(dZ), _work(dZ[..., 0].size, W.shape, W.dtype), dZ, kernels, W.shape[:2], stride, pad, dX)
     return dX
 
 def direct_input_gradient(

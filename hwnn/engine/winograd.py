@@ -9,9 +9,9 @@ __all__ = ['TILES', 'winograd_correlate', 'winograd_weight_gradients', 'correlat
 import numpy as np
 
 from . import offered
-from .loops import compiled
 from .products import (_pays, _work, add_rows, BYTES, direct_correlate, direct_input_gradient, direct_weight_gradients, grid, inlined, multiply, put, spaced, take, window)
-from .threads import empty, shared
+from .team import compiled, count_parts, share, shared, together
+from .threads import empty
 
 # %% ../../nbs/engine/05_winograd.ipynb #1190de77
 @inlined
@@ -103,8 +103,8 @@ def _join_rows(M, b, start, stop, t_h, F, Z):
                 for c in range(channels): z[j, c] = x[j, c] + b[c]
 
 # %% ../../nbs/engine/05_winograd.ipynb #b73d6ec6
-@compiled
-def _kernels(start, stop, W, U):
+@shared
+def _kernels(part, start, stop, W, U):
     "G w G^T for the input channels from start to stop, (36, vectors of outputs, n_in, lanes)."
     (_, _, n_in, n_out), lanes, half = W.shape, BYTES//W.itemsize, np.empty(18*BYTES//W.itemsize, W.dtype)
     w, u, place = W.reshape(-1), U.reshape(-1), n_in*n_out
@@ -119,8 +119,8 @@ def _kernel_gradients(T, dW):
     for k in range(0, place, lanes): _narrow(t, k, 6*place, place, half, d, k, 3*place, place)
 
 # %% ../../nbs/engine/05_winograd.ipynb #40b647d7
-@compiled
-def _forward(start, stop, X, U, b, tiles, pad, some, Z):
+@shared
+def _forward(part, start, stop, X, U, b, tiles, pad, some, Z):
     "Z for the rows of tiles from start to stop, some at a time."
     (t_h, t_w), n_in, n_out, lanes = tiles, X.shape[3], Z.shape[3], U.shape[3]
     F, G = np.empty((6, 4*t_w + 2, n_in), X.dtype), np.empty((4, 4*t_w, n_out), X.dtype)
@@ -133,9 +133,10 @@ def _forward(start, stop, X, U, b, tiles, pad, some, Z):
         for k in range(36): multiply(V[k].reshape(-1), rows[:count], channels, U[k].reshape(-1), lanes, n_in*lanes, M[k].reshape(-1), outs[:count], n_out, zeros, False)
         _join_rows(M, b, first, last, t_h, G, Z)
 
-@compiled
-def _backward(start, stop, X, dZ, tiles, pad, some, T, db):
-    "Add the products for dW and the sum for db of the rows of tiles from start to stop."
+@shared
+def _backward(part, start, stop, X, dZ, tiles, pad, some, Ts, dbs):
+    "Add the products for dW and the sum for db of the rows of tiles from start to stop to those of the part."
+    T, db = Ts[part], dbs[part]
     (t_h, t_w), n_in, n_out, lanes = tiles, X.shape[3], dZ.shape[3], BYTES//X.itemsize
     F, G = np.empty((6, 4*t_w + 2, n_in), X.dtype), np.empty((4, 4*t_w, n_out), X.dtype)
     V, D = np.empty((36, some*t_w, n_in), X.dtype), np.empty((36, some*t_w, n_out), X.dtype)
@@ -148,6 +149,13 @@ def _backward(start, stop, X, dZ, tiles, pad, some, T, db):
         for k in range(36): multiply(V[k].reshape(-1), channels, rows[:count], D[k].reshape(-1), n_out, lanes, T[k].reshape(-1), outs, n_out, F.reshape(-1), True)
 
 # %% ../../nbs/engine/05_winograd.ipynb #503c32ad
+@compiled
+def _kernels_all(team, parts, n, args): return share(_kernels, team, parts, n, args)
+@compiled
+def _forward_all(team, parts, n, args): return share(_forward, team, parts, n, args)
+@compiled
+def _backward_all(team, parts, n, args): return share(_backward, team, parts, n, args)
+
 def _grid(size):
     "Rows and columns of tiles that cover outputs of this size."
     return -(-size[0]//4), -(-size[1]//4)
@@ -163,8 +171,8 @@ def winograd_correlate(
     "`correlate` for channels in whole vectors."
     (_, _, n_in, n_out), tiles, lanes = W.shape, _grid(Z.shape[1:3]), BYTES//X.itemsize
     U, bias, some = np.empty((36, n_out//lanes, n_in, lanes), X.dtype), np.zeros(n_out, X.dtype) if b is None else b[0], _some(n_in, n_out, tiles[1])
-    shared(lambda start, stop: _kernels(start, stop, W, U), n_in, U.size)
-    shared(lambda start, stop: _forward(start, stop, X, U, bias, tiles, pad, some, Z), len(X)*tiles[0], _work(Z[..., 0].size, W.shape, X.dtype)//4)
+    together(_kernels_all, n_in, U.size, W, U)
+    together(_forward_all, len(X)*tiles[0], _work(Z[..., 0].size, W.shape, X.dtype)//4, X, U, bias, tiles, pad, some, Z)
     return Z
 
 def winograd_weight_gradients(
@@ -176,11 +184,10 @@ def winograd_weight_gradients(
     "`weight_gradients` for channels in whole vectors."
     n_in, n_out, tiles = X.shape[3], dZ.shape[3], _grid(dZ.shape[1:3])
     some = 2*_some(n_in, n_out, tiles[1])   # longer sums, fewer additions to the totals
-    def part(start, stop):
-        T, db = np.zeros((36, n_in, n_out), X.dtype), np.zeros(n_out)
-        _backward(start, stop, X, dZ, tiles, pad, some, T, db)
-        return T, db
-    Ts, dbs = zip(*shared(part, len(X)*tiles[0], _work(dZ[..., 0].size, (3, 3, n_in, n_out), X.dtype)//4))
+    work = _work(dZ[..., 0].size, (3, 3, n_in, n_out), X.dtype)//4
+    parts = count_parts(work)
+    Ts, dbs = np.zeros((parts, 36, n_in, n_out), X.dtype), np.zeros((parts, n_out))
+    together(_backward_all, len(X)*tiles[0], work, X, dZ, tiles, pad, some, Ts, dbs, parts=parts)
     dW = np.empty((3, 3, n_in, n_out), X.dtype)
     _kernel_gradients(sum(Ts), dW)
     return dW, sum(dbs)[None].astype(X.dtype)
