@@ -79,7 +79,7 @@ WIDE = {
     "index": 6, "layers/base": 39, "layers/batchnorm": 174, "layers/convolution": 123, "layers/fully_connected": 46,
     "layers/pooling": 136, "reading_path": 57, "training/logs": 122,
     "training/metrics": 34, "training/networks": 201, "training/networks_inspecting": 65, "training/optimizers": 101,
-    "training/weights": 79, "tutorials/coming_from_the_course": 19, "tutorials/digits_cnn": 9, "tutorials/fashion_mnist": 33,
+    "tutorials/coming_from_the_course": 19, "tutorials/digits_cnn": 9, "tutorials/fashion_mnist": 33,
     "tutorials/iris": 9, "tutorials/names": 82, "tutorials/one_step": 48, "tutorials/watching_training": 26,
 }
 
