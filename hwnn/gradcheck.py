@@ -38,7 +38,6 @@ def check_float64(
                         f"float32 leaves too few digits to judge a gradient, "
                         f"convert with .astype(np.float64)")
 
-# %% ../nbs/ground/gradcheck.ipynb #b0ded742
 def check_step(
     owner: str,  # the function that asks
     h,           # the step to look at
@@ -51,16 +50,13 @@ def check_step(
 
 # %% ../nbs/ground/gradcheck.ipynb #d1e74ab6
 def numerical_gradient(
-    # function of an array shaped like `x`; its value has the shape of `dLdf`
-    fn,
-    x: np.ndarray,   # float64, where the gradient is taken; left as it is
-    # gradient of the loss at the output of `fn`; 1.0 if that output is the loss
-    dLdf,
-    h: float = 1e-6, # step
+    fn,               # function of `x`, with values shaped like `dLdf`
+    x: np.ndarray,    # float64, where the gradient is taken; left as it is
+    dLdf,             # gradient at the output of `fn`; 1.0 if that is the loss
+    h: float = 1e-6,  # step
 ) -> np.ndarray:
-    """Central differences of `sum(fn(x) * dLdf)` for one
-    element of `x` after the other. Raises TypeError unless
-    `x` is float64, ValueError unless `h` is above 0."""
+    """Central differences of `sum(fn(x)*dLdf)`, element by element of `x`.
+    Raises TypeError unless `x` is float64, ValueError unless `h` > 0."""
     check_float64("numerical_gradient", x)
     check_step("numerical_gradient", h)
     x, grad = x.copy(), np.empty_like(x)
@@ -76,16 +72,14 @@ def numerical_gradient(
 
 # %% ../nbs/ground/gradcheck.ipynb #28b53cc3
 def complex_step_gradient(
-    # smooth function that accepts complex128; its value has the shape of `dLdf`
-    fn,
-    x: np.ndarray,    # float64, where the gradient is taken; left as it is
-    # gradient of the loss at the output of `fn`; 1.0 if that output is the loss
-    dLdf,
-    h: float = 1e-30, # step along the imaginary axis
+    fn,                # smooth, takes complex128; values shaped like `dLdf`
+    x: np.ndarray,     # float64, where the gradient is taken; left as it is
+    dLdf,              # gradient at the output of `fn`; 1.0 if that is the loss
+    h: float = 1e-30,  # step along the imaginary axis
 ) -> np.ndarray:
-    """The gradient of `sum(fn(x) * dLdf)` to rounding error. Squire
-    and Trapp 1998. Raises TypeError unless `x` is float64 and `fn`
-    keeps complex numbers, ValueError unless `h` is above 0."""
+    """The gradient of `sum(fn(x)*dLdf)` to rounding error. TypeError unless
+    `x` is float64 and `fn` keeps complex numbers, ValueError unless `h` > 0.
+    Squire and Trapp 1998."""
     check_float64("complex_step_gradient", x)
     check_step("complex_step_gradient", h)
     z, grad = x.astype(np.complex128), np.empty_like(x)
@@ -100,7 +94,7 @@ def complex_step_gradient(
         z[k] = x[k]
     return grad
 
-# %% ../nbs/ground/gradcheck.ipynb #c9af70a5
+# %% ../nbs/ground/gradcheck.ipynb #c2d998d7
 def largest(
     *arrays,  # arrays of any shapes, real or complex
 ):
@@ -108,7 +102,6 @@ def largest(
     if there is one, 0 if there are no elements."""
     return np.max([np.max(np.abs(a), initial=0.0) for a in arrays])
 
-# %% ../nbs/ground/gradcheck.ipynb #c2d998d7
 def relative_error(
     a,  # array of any shape
     b,  # array of the same shape
@@ -134,18 +127,14 @@ def relative_error(
 
 # %% ../nbs/ground/gradcheck.ipynb #85b1fed7
 def check_gradients(
-    # function of an array shaped like `x`; its value has the shape of `dLdf`
-    fn,
-    grad: np.ndarray, # what the backward pass returned for `x`
-    x: np.ndarray,    # float64, where the gradient is taken; left as it is
-    # gradient of the loss at the output of `fn`, as the backward pass received
-    # it
-    dLdf,
-    h: float = 1e-6,  # step of the central differences
+    fn,                # function of `x`, with values shaped like `dLdf`
+    grad: np.ndarray,  # what the backward pass returned for `x`
+    x: np.ndarray,     # float64, where the gradient is taken; left as it is
+    dLdf,              # gradient at the output of `fn`, the backward pass's
+    h: float = 1e-6,   # step of the central differences
 ) -> float:
-    """The relative error of `grad` against central
-    differences; at most 1e-7 for a right one. Raises
-    TypeError unless `x` is float64, ValueError on shapes."""
+    """The relative error of `grad` against central differences, at most 1e-7
+    for a right one. TypeError unless `x` is float64, ValueError on shapes."""
     return relative_error(grad, numerical_gradient(fn, x, dLdf, h))
 
 # %% ../nbs/ground/gradcheck.ipynb #b789c517

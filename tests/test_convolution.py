@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from scipy.signal import correlate
 
-from hwnn.layers.convolution import conv2d, conv2d_backward
+from hwnn.layers.convolution import Conv2D, conv2d, conv2d_backward
 from hwnn.layers.windows import windows
 
 LONG = os.environ.get("HWNN_LONG") == "1"
@@ -151,6 +151,51 @@ def test_wrong_values_are_named(wrong, error):
 def test_wrong_types_are_named(wrong):
     arguments = dict(X=np.zeros((2, 5, 5, 2)), W=np.zeros((3, 3, 2, 4)), b=np.zeros((1, 4)), stride=1, pad=0) | wrong
     with pytest.raises(TypeError, match="conv2d: expected"): conv2d(**arguments)
+
+
+def seen_layer():
+    "A layer that has seen images of 6 by 6 pixels with 3 channels."
+    layer = Conv2D(3, 5, "relu", pad="valid")
+    layer.forward(np.zeros((2, 6, 6, 3)))
+    return layer
+
+
+@pytest.mark.parametrize("call, error, message", [
+    (lambda: seen_layer().forward(np.zeros((2, 6, 6, 1))), ValueError, "Conv2D: expected input (batch, rows, cols, 3), got (2, 6, 6, 1)"),
+    (lambda: seen_layer().forward(np.zeros((6, 6, 3))), ValueError, "Conv2D: expected input (batch, rows, cols, 3), got (6, 6, 3)"),
+    (lambda: seen_layer().forward(np.zeros((0, 6, 6, 3))), ValueError, "with at least one element"),
+    (lambda: seen_layer().forward(np.zeros((2, 6, 6, 3), dtype=np.uint8)), TypeError, "divide 8-bit images by 255"),
+    (lambda: Conv2D(3, 3, "relu", stride=0), ValueError, "Conv2D: expected stride as an integer at least 1, got 0"),
+    (lambda: Conv2D(3, 3, "relu", pad=-1), ValueError, "Conv2D: expected pad as an integer at least 0, got -1"),
+    (lambda: Conv2D(3, 3, "relu", pad="full"), ValueError, "Conv2D: expected pad to be one of 'same', 'valid', got 'full'"),
+    (lambda: Conv2D(3, (3, 2.5), "relu"), TypeError, "Conv2D: expected kernel_shape as an integer at least 1, got 2.5"),
+    (lambda: Conv2D(None, 3, "relu"), TypeError, "Conv2D: expected n_out as an integer at least 1, got None"),
+    (lambda: seen_layer().backward(np.zeros((2, 6, 6, 3))), ValueError, "Conv2D: expected dLdY (2, 2, 2, 3), got (2, 6, 6, 3)"),
+    (lambda: Conv2D(3, 3, "relu").backward(np.zeros((1, 2, 2, 1))), RuntimeError, "Conv2D: expected a forward pass before backward"),
+    (lambda: conv2d(np.zeros((1, 3, 3, 1)), np.zeros((2, 3, 2, 3)), np.zeros((1, 3)), 1, 0), ValueError,
+     "conv2d: expected W (k_h, k_w, 1, out_channels), got (2, 3, 2, 3)")])
+def test_the_layer_says_what_it_expected(call, error, message):
+    with pytest.raises(error) as e: call()
+    assert message in str(e.value)
+
+
+def test_a_kernel_that_does_not_fit_makes_no_parameters():
+    layer = Conv2D(3, 5, "relu", pad="valid")
+    with pytest.raises(ValueError) as e: layer.forward(np.zeros((2, 4, 4, 1)))
+    assert "Conv2D: expected a kernel no larger than the padded input (4, 4), got (5, 5)" in str(e.value)
+    assert not layer.parameters and layer.n_in is None
+
+
+def test_two_precisions_in_one_call_are_named():
+    "NumPy would answer in float64 or in float32, depending on which array has which."
+    X, W, b, dZ = np.ones((1, 3, 3, 1)), np.ones((2, 2, 1, 1)), np.zeros((1, 1)), np.ones((1, 2, 2, 1))
+    X32, W32, b32 = (a.astype(np.float32) for a in (X, W, b))
+    _, ctx32 = conv2d(X32, W32, b32, 1, "valid")
+    for call, message in [(lambda: conv2d(X32, W, b32, 1, 0), "conv2d: expected W of dtype float32, like X, got float64"),
+                          (lambda: conv2d(X32, W32, b, 1, 0), "conv2d: expected b of dtype float32, like X, got float64"),
+                          (lambda: conv2d_backward(dZ, ctx32), "conv2d_backward: expected dZ of dtype float32, like X, got float64")]:
+        with pytest.raises(TypeError) as e: call()
+        assert message in str(e.value)
 
 
 def test_errors_come_before_anything_is_allocated():

@@ -27,6 +27,8 @@ def run(tmp_path, monkeypatch):
 
 
 NET = """from hwnn.all import *
+from hwnn.engine.table import use_fast
+use_fast(False)   # on a slow machine compiling says so
 net = NeuralNetwork([FullyConnected(4, "relu"), FullyConnected(None, "softmax")], logger=Logger("iris", {}, {}, plot=True))
 net.train(iris(), epochs=3);"""
 

@@ -76,10 +76,8 @@ WIDE = {
     "at_a_glance": 144, "commands/predict": 74, "commands/train": 85, "data/datasets": 175, "data/datasets_augmentation": 21,
     "data/datasets_downloads": 84, "data/datasets_own": 76, "engine/00_table": 25, "engine/01_threads": 37, "engine/02_blocks": 37,
     "engine/03_loops": 39, "engine/04_products": 116, "engine/05_winograd": 74, "engine/06_ladder": 80, "engine/07_benchmarks": 34,
-    "index": 6, "layers/base": 39, "layers/batchnorm": 174, "layers/convolution": 123, "layers/fully_connected": 46,
-    "layers/pooling": 136, "reading_path": 57, "training/logs": 122, "training/losses": 107, "training/losses_more": 86,
-    "training/metrics": 34, "training/networks": 201, "training/networks_inspecting": 65, "training/optimizers": 101,
-    "training/weights": 79, "tutorials/coming_from_the_course": 19, "tutorials/digits_cnn": 9, "tutorials/fashion_mnist": 33,
+    "layers/base": 39, "layers/batchnorm": 174, "reading_path": 57, "training/logs": 122, "training/metrics": 34, "training/networks": 201,
+    "training/networks_inspecting": 65, "tutorials/coming_from_the_course": 19, "tutorials/digits_cnn": 9, "tutorials/fashion_mnist": 33,
     "tutorials/iris": 9, "tutorials/names": 82, "tutorials/one_step": 48, "tutorials/watching_training": 26,
 }
 

@@ -173,8 +173,8 @@ def test_every_public_name_is_in_the_reference(site, pages, public):
 def test_names_stand_as_they_are_written(site, pages):
     "Names that differ in case alone have their own anchors, and underscores do not make a name bold."
     assert ">Activation.__call__<" in (site[0]/"api/activations.html").read_text(encoding="utf-8")
-    assert {"conv2d", "Conv2D", "conv2d_backward"} <= pages["layers/convolution.html"].ids
-    assert {"../../layers/convolution.html#conv2d", "../../layers/convolution.html#Conv2D"} <= set(pages["api/layers/convolution.html"].links)
+    assert {"conv2d", "Conv2D", "conv2d_backward"} <= pages["layers/convolution_layer.html"].ids
+    assert {"../../layers/convolution_layer.html#conv2d", "../../layers/convolution_layer.html#Conv2D"} <= set(pages["api/layers/convolution.html"].links)
 
 
 def test_backticked_names_link(pages, public):

@@ -56,7 +56,7 @@ def main():
     args = parser.parse_args()
     paths = [p.resolve() for p in args.notebooks] or sorted(p for p in (root/"nbs").rglob("*.ipynb") if "checkpoint" not in str(p))
     os.chdir(root)
-    nbdev_export.__wrapped__()   # all of them, in order: optimizers_adaptive.ipynb continues the module of optimizers.ipynb
+    nbdev_export.__wrapped__()   # all of them, in order: networks_loop.ipynb continues the module of networks.ipynb
     for path in paths:
         execute(path, args.all)
         nbdev_clean.__wrapped__(str(path))

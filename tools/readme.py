@@ -1,4 +1,6 @@
-"""Write README.md from nbs/index.ipynb: `python tools/readme.py [--check]`. With --check nothing is written, and a difference fails."""
+"""Write README.md from nbs/index.ipynb: `python tools/readme.py [--check]`. With --check nothing is written, and a difference fails.
+
+A picture is a cell's SVG. What moves on the page has no place here; in its stead a hidden cell marked `#| readme: "a line below it"` gives its picture."""
 import re, sys
 from configparser import ConfigParser
 from pathlib import Path
@@ -28,15 +30,17 @@ def readme():
     parts, files = [], {}
     for cell in nbformat.read(root/"nbs/index.ipynb", 4).cells:
         opts, source = options(cell.source) if cell.cell_type == "code" else ({}, cell.source)
-        if "hide" in opts: continue
+        if "hide" in opts and "readme" not in opts: continue
         if cell.cell_type == "markdown": parts.append(re.sub(r"\[([^\]]*)\]\(([^)]*)\)", link, source))
-        elif opts.get("echo", "").strip() != "false": parts.append(f"```python\n{source.strip()}\n```")
+        elif "readme" not in opts and opts.get("echo", "").strip() != "false": parts.append(f"```python\n{source.strip()}\n```")
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "image/svg+xml" in data:
                 path = pictures/f"{len(files) + 1}.svg"
                 files[path] = data["image/svg+xml"]
                 parts.append(f"![{opts.get('fig-alt', '').strip().strip(chr(34))}]({path.as_posix()})")
+                if "readme" in opts: parts.append(opts["readme"].strip().strip('"'))
+            elif {"text/html", "text/markdown"} & data.keys(): continue
             elif output.output_type == "stream" or "text/plain" in data:
                 parts.append("```\n" + (output.get("text") or data["text/plain"]).rstrip() + "\n```")
     cfg = ConfigParser(delimiters=["="])

@@ -7,6 +7,7 @@ __all__ = ['affine_map', 'transposed_map', 'weight_gradient', 'affine', 'affine_
 
 # %% ../../nbs/layers/fully_connected.ipynb #f3ed9d99
 import numpy as np
+from fastcore.basics import patch
 
 from ..activations import initialize_activation
 from ..checks import check_array, check_number, check_same_precision
@@ -43,7 +44,8 @@ def affine(
     W: np.ndarray,  # (n_in, n_out)
     b: np.ndarray,  # (1, n_out)
 ):
-    "The affine map `X @ W + b` of shape (batch, n_out), and the context for `affine_backward`. Raises TypeError and ValueError unless the arrays fit."
+    """The affine map `X @ W + b`, (batch, n_out), and the context for
+    `affine_backward`. Raises TypeError and ValueError unless all fit."""
     check_array("affine", "X", X, "batch", "n_in")
     check_array("affine", "W", W, X.shape[1], "n_out")
     check_array("affine", "b", b, 1, W.shape[1])
@@ -54,57 +56,75 @@ def affine(
 def affine_backward(
     dZ: np.ndarray,        # (batch, n_out), gradient of the loss at Z
     ctx,                   # what `affine` returned beside Z
-    skip_dX: bool = False, # leave out the product for dX, and return None for it
+    skip_dX: bool = False, # leave out the product for dX: None in its place
 ):
-    "The gradients dX (batch, n_in), dW (n_in, n_out) and db (1, n_out). Raises TypeError and ValueError unless dZ fits."
+    """The gradients dX (batch, n_in), dW (n_in, n_out) and db
+    (1, n_out). Raises TypeError and ValueError unless dZ fits."""
     X, W = ctx
     check_array("affine_backward", "dZ", dZ, len(X), W.shape[1])
     check_same_precision("affine_backward", X=X, W=W, dZ=dZ)
-    return None if skip_dX else run(transposed_map, dZ, W), run(weight_gradient, X, dZ), dZ.sum(axis=0, keepdims=True)
+    dX = None if skip_dX else run(transposed_map, dZ, W)
+    dW, db = run(weight_gradient, X, dZ), dZ.sum(axis=0, keepdims=True)
+    return dX, dW, db
 
-# %% ../../nbs/layers/fully_connected.ipynb #4913ba42
+# %% ../../nbs/layers/fully_connected.ipynb #09f06bfb
 class FullyConnected(Layer):
-    "A fully connected layer: `activation(X @ W + b)`, with X (batch, n_in) and the output (batch, n_out)."
+    """A fully connected layer: `activation(X @ W + b)`, with
+    X (batch, n_in) and the output (batch, n_out)."""
     def __init__(
         self,
-        n_out: int,                    # number of outputs; None is filled in by a network from its dataset
-        activation,                    # an Activation, its name, or None for linear
+        # number of outputs; None is filled in by a network from its dataset
+        n_out: int,
+        activation,  # an Activation, its name, or None for linear
         weight_init="xavier_uniform",  # a WeightInit or its name
     ):
         super().__init__()
-        if n_out is not None: check_number("FullyConnected", "n_out", n_out, integer=True, at_least=1)
+        if n_out is not None:
+            check_number("FullyConnected", "n_out", n_out, integer=True,
+                         at_least=1)
         self.n_out = n_out
         self.activation = initialize_activation(activation)
         self.weight_init = initialize_weights(weight_init)
 
-    def forward(
-        self,
-        X: np.ndarray,       # (batch, n_in), float32 or float64
-        mode: str = "train", # "train" or "test"; this layer does the same in both
-    ) -> np.ndarray:
-        "The output (batch, n_out). Raises TypeError and ValueError unless input and mode fit."
-        check_input(self, X, mode, "batch", self.n_in or "features")
-        if self.n_in is None: self._init_parameters(X)
-        Z, ctx = affine(X, self.parameters["W"], self.parameters["b"])
-        Y = self.activation(Z)
-        self.cache.update(X=X, Z=Z)
-        return Y
-
-    def backward(
-        self,
-        dLdY: np.ndarray,      # (batch, n_out), gradient of the loss at the output
-        at_Z: bool = False,    # `dLdY` is the gradient at Z already
-        skip_dX: bool = False, # the gradient at the input is not needed: return None
-    ) -> np.ndarray:
-        "The gradient at the input (batch, n_in); those at `W` and `b` go into `gradients`. Raises RuntimeError without a forward pass."
-        check_gradient(self, dLdY, "Z")
-        X, Z = self.cache["X"], self.cache["Z"]
-        dZ = dLdY if at_Z else self.activation.backward(Z, dLdY)
-        dX, self.gradients["W"], self.gradients["b"] = affine_backward(dZ, (X, self.parameters["W"]), skip_dX)
-        return dX
-
     def _init_parameters(self, X):
-        if self.n_out is None: raise ValueError("FullyConnected: expected n_out as an integer at least 1, got None; only a network that trains on a dataset can fill it in")
-        n_in, dtype = X.shape[1], X.real.dtype
-        self.parameters.update(W=self.weight_init((n_in, self.n_out), self.rng, dtype), b=np.zeros((1, self.n_out), dtype=dtype))
-        self.n_in = n_in
+        if self.n_out is None:
+            raise ValueError(
+                "FullyConnected: expected n_out as an integer at least 1, got "
+                "None; only a network that trains on a dataset can fill it in")
+        shape, dtype = (X.shape[1], self.n_out), X.real.dtype
+        W = self.weight_init(shape, self.rng, dtype)
+        self.parameters.update(W=W, b=np.zeros((1, self.n_out), dtype=dtype))
+        self.n_in = shape[0]
+
+# %% ../../nbs/layers/fully_connected.ipynb #b31a26ac
+@patch
+def forward(
+    self: FullyConnected,
+    X: np.ndarray,        # (batch, n_in), float32 or float64
+    mode: str = "train",  # or "test": this layer does the same in both
+) -> np.ndarray:
+    """The output (batch, n_out). Raises TypeError
+    and ValueError unless input and mode fit."""
+    check_input(self, X, mode, "batch", self.n_in or "features")
+    if self.n_in is None: self._init_parameters(X)
+    Z, _ = affine(X, self.parameters["W"], self.parameters["b"])
+    Y = self.activation(Z)
+    self.cache.update(X=X, Z=Z)
+    return Y
+
+# %% ../../nbs/layers/fully_connected.ipynb #a1e7dc7f
+@patch
+def backward(
+    self: FullyConnected,
+    dLdY: np.ndarray,       # (batch, n_out), gradient of the loss at Y
+    at_Z: bool = False,     # `dLdY` is the gradient at Z already
+    skip_dX: bool = False,  # no gradient at the input: return None
+) -> np.ndarray:
+    """The gradient at the input (batch, n_in); those at `W` and `b` go
+    into `gradients`. Raises RuntimeError without a forward pass."""
+    check_gradient(self, dLdY, "Z")
+    X, Z = self.cache["X"], self.cache["Z"]
+    dZ = dLdY if at_Z else self.activation.backward(Z, dLdY)
+    dX, dW, db = affine_backward(dZ, (X, self.parameters["W"]), skip_dX)
+    self.gradients.update(W=dW, b=db)
+    return dX

@@ -55,10 +55,9 @@ def layernorm(
 
 # %% ../../nbs/layers/layernorm.ipynb #e83f5229
 def layernorm_backward(
-    # (batch, ..., features), gradient of the loss at the output
-    dY: np.ndarray,
-    ctx,                   # what `layernorm` returned beside the output
-    skip_dX: bool = False, # leave out dX, and return None for it
+    dY: np.ndarray,         # (batch, ..., features), gradient at the output
+    ctx,                    # what `layernorm` returned beside the output
+    skip_dX: bool = False,  # leave out dX, and return None for it
 ):
     """The gradients dX, shaped like X, dgamma and dbeta, (1,
     features) each. Raises TypeError and ValueError unless dY fits."""
@@ -80,9 +79,7 @@ class LayerNorm(Layer):
     over its last axis. Ba, Kiros and Hinton 2016."""
     def __init__(
         self,
-        # added to the variance, at least 1e-30 and below 1e38, where float32
-        # ends
-        eps: float = 1e-5,
+        eps: float = 1e-5,  # added to the variance, from 1e-30 to below 1e38
     ):
         super().__init__()
         check_number("LayerNorm", "eps", eps, at_least=1e-30, below=1e38)
@@ -90,34 +87,32 @@ class LayerNorm(Layer):
 
     def forward(
         self,
-        X: np.ndarray,       # (batch, ..., features), float32 or float64
-        # "train" or "test"; this layer does the same in both
-        mode: str = "train",
+        X: np.ndarray,        # (batch, ..., features), float32 or float64
+        mode: str = "train",  # or "test": this layer does the same in both
     ) -> np.ndarray:
         """The output, shaped like X. Raises TypeError
         and ValueError unless input and mode fit."""
-        check_input(self, X, mode, "batch", *np.shape(X)[1:-1],
-                    self.n_in or "features")
+        axes = "batch", *np.shape(X)[1:-1], self.n_in or "features"
+        check_input(self, X, mode, *axes)
         check_features("LayerNorm", X)
-        n, dtype = X.shape[-1], X.real.dtype
-        parameters = self.parameters or AttrDict(gamma=np.ones(
-            (1, n), dtype=dtype), beta=np.zeros((1, n), dtype=dtype))
-        Y, ctx = layernorm(X, parameters["gamma"], parameters["beta"], self.eps)
-        self.parameters, self.n_in, self.n_out = parameters, n, n
+        row = np.ones((1, X.shape[-1]), X.real.dtype)
+        parameters = self.parameters or AttrDict(gamma=row, beta=0*row)
+        rows = parameters["gamma"], parameters["beta"]
+        Y, ctx = layernorm(X, *rows, self.eps)
+        self.parameters = parameters
+        self.n_in = self.n_out = X.shape[-1]
         self.cache.update(X_hat=ctx.X_hat, ctx=ctx)
         return Y
 
     def backward(
         self,
-        # shaped like the output: gradient of the loss there
-        dLdY: np.ndarray,
-        at_Z: bool = False,    # the same here, as there is no activation
-        # the gradient at the input is not needed: return None
-        skip_dX: bool = False,
+        dLdY: np.ndarray,       # shaped like Y: gradient of the loss there
+        at_Z: bool = False,     # the same here, as there is no activation
+        skip_dX: bool = False,  # no gradient at the input: return None
     ) -> np.ndarray:
         """The gradient at the input; those at `gamma` and `beta` go
         into `gradients`. Raises RuntimeError without a forward pass."""
         check_gradient(self, dLdY, "X_hat")
-        dX, self.gradients["gamma"], self.gradients["beta"] = (
-            layernorm_backward(dLdY, self.cache["ctx"], skip_dX))
+        grads = layernorm_backward(dLdY, self.cache["ctx"], skip_dX)
+        dX, self.gradients["gamma"], self.gradients["beta"] = grads
         return dX
