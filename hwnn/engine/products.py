@@ -197,7 +197,8 @@ def _whole(n, dtype):
     return -(-n//lanes)*lanes
 
 def _filled(A):
-    "The matrix A with zeros after its columns, up to whole vectors."
+    "The matrix A with zeros after its columns, up to whole vectors; A itself if it has them."
+    if A.shape[1] == _whole(A.shape[1], A.dtype): return A
     B = np.zeros((len(A), _whole(A.shape[1], A.dtype)), A.dtype)
     B[:, :A.shape[1]] = A
     return B
@@ -208,9 +209,10 @@ def _packed(A):
 
 # %% ../../nbs/engine/04_products.ipynb #f8ef9003
 @shared
-def _rows(part, start, stop, a, rows, steps, b, width, bias, c, outs):
-    "The rows of a product from start to stop."
-    multiply(a, rows[start:stop], steps, b, width, BYTES//a.itemsize, c, outs[start:stop], width, bias, False)
+def _rows(part, start, stop, a, rows, steps, B, bias, c, outs, n):
+    "The rows of a product from start to stop, with n columns."
+    b, width = B.reshape(-1), B.shape[1]
+    multiply(a, rows[start:stop], steps, b, width, BYTES//a.itemsize, c, outs[start:stop], n, bias, False)
 
 @compiled
 def _rows_all(team, parts, n, args): return share(_rows, team, parts, n, args)
@@ -229,25 +231,25 @@ def _product(A, row, step, rows, B, bias):
     "A @ B + bias: rows of A begin `row` numbers apart, and their numbers lie `step` apart."
     (inner, width), C = B.shape, empty((rows, B.shape[1]), A.dtype)
     tables = [grid(0, (1, 1, count), (0, 0, gap)) for count, gap in ((rows, row), (inner, step), (rows, width))]
-    together(_rows_all, rows, C.size*inner//64, A.reshape(-1), *tables[:2], B.reshape(-1), width, bias, C.reshape(-1), tables[2])
+    together(_rows_all, rows, C.size*inner//64, A.reshape(-1), *tables[:2], _filled(B), _filled(bias)[0], C.reshape(-1), tables[2], width)
     return C
 
-def _large(rows, B_shape, dtype):
+def _large(rows, B_shape):
     "Whether the tile was faster than OpenBLAS."
     inner, width = B_shape
-    return BYTES == 64 and rows >= ROWS and width % (BYTES//dtype.itemsize) == 0 and 2**21 <= rows*inner*width and inner*width <= 2**19
+    return BYTES == 64 and rows >= ROWS and 2**17 <= rows*inner*width and inner*width <= 2**19
 
 @offered
-def affine_map(X, W, b): return _product(X, X.shape[1], 1, len(X), W, b[0]) if _large(len(X), W.shape, X.dtype) else NotImplemented
+def affine_map(X, W, b): return _product(X, X.shape[1], 1, len(X), W, b) if _large(len(X), W.shape) else NotImplemented
 
 @offered
 def transposed_map(dZ, W):
-    if len(dZ) < 128 or not _large(len(dZ), W.shape[::-1], W.dtype): return NotImplemented
-    return _product(dZ, dZ.shape[1], 1, len(dZ), _turned(W), np.zeros(len(W), W.dtype))
+    if len(dZ) < 32 or not _large(len(dZ), W.shape[::-1]): return NotImplemented
+    return _product(dZ, dZ.shape[1], 1, len(dZ), _turned(W), np.zeros((1, len(W)), W.dtype))
 
 @offered
 def weight_gradient(X, dZ):
-    return _product(X, 1, X.shape[1], X.shape[1], dZ, np.zeros(dZ.shape[1], X.dtype)) if _large(X.shape[1], dZ.shape, X.dtype) else NotImplemented
+    return _product(X, 1, X.shape[1], X.shape[1], dZ, np.zeros((1, dZ.shape[1]), X.dtype)) if _large(X.shape[1], dZ.shape) else NotImplemented
 
 # %% ../../nbs/engine/04_products.ipynb #8bf9c7bb
 def _work(pixels, W_shape, dtype):
