@@ -18,7 +18,7 @@ from . import offered
 from .threads import WORTH, empty, parallel
 
 # %% ../../nbs/engine/02_blocks.ipynb #b84a74fe
-BLOCK, COLUMNS = 2**17, 2**19   # numbers in a block of rows, and in a block of the columns of images: half a MB and 2 MB in float32
+BLOCK, COLUMNS = 2**18, 2**20   # numbers in a block of rows, and in a block of the columns of images: 1 MB and 4 MB in float32
 
 def _by_rows(
     fn,             # function of arrays that treats their rows alike and apart; returns an array with as many rows, or several
