@@ -117,7 +117,7 @@ def test_interrupted_by_the_reader(tiny, tmp_path, monkeypatch):
     tiny("good")
     def stop(*args): raise KeyboardInterrupt
     with monkeypatch.context() as patch:
-        patch.setattr(datasets, "idx_array", stop)   # the check, between download and renaming
+        patch.setattr(datasets.downloads, "idx_array", stop)   # the check, between download and renaming
         with pytest.raises(KeyboardInterrupt): load(tmp_path/"own")
     assert not list((tmp_path/"own").rglob("*"))
     check(load(tmp_path/"own"))
@@ -182,6 +182,19 @@ def test_bad_file_is_named_and_left_alone(tiny, server, tmp_path, kind):
     assert (folder/f"{IMAGES}.gz").read_bytes() == before and not server.asked
     (folder/f"{IMAGES}.gz").unlink()   # what the message says
     check(load(folder))
+
+
+@pytest.mark.parametrize("kwargs, kind, message", [
+    (dict(validation=60_000), ValueError, "expected validation as an integer at least 0 and below 60000, got 60000"),
+    (dict(images="no"), TypeError, "expected images as True or False, got 'no'"),
+    (dict(dtype=np.uint8), TypeError, "expected dtype float32 or float64, got uint8"),
+    (dict(rng=3), TypeError, "expected rng as a numpy.random.Generator, got 3"),
+    (dict(augment=2), TypeError, "expected augment as a function or None, got 2"),
+    (dict(path=7), TypeError, "expected path as the path of a folder or None, got 7")])
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_settings_are_looked_at_before_any_file(name, kwargs, kind, message):
+    with pytest.raises(kind) as caught: datasets.initialize_dataset(name, **kwargs)
+    assert str(caught.value).startswith(f"{name}: {message}")
 
 
 def test_sets_in_the_wrong_folder_are_refused(tmp_path):

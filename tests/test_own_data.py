@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from hwnn.datasets import Dataset
+from hwnn.datasets import Dataset, csv_rows
 
 words = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=8).map(str.strip).filter(bool)
 numbers = st.floats(-1e6, 1e6, allow_nan=False)
@@ -56,3 +56,47 @@ print(net.history.validation_error[-1])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if fits: assert done.returncode == 0 and float(done.stdout) == 0, done.stderr
     else: assert "MemoryError" in done.stderr, done.stderr   # the limit is one
+
+
+table = "height,leaves,kind\n2,3,fern\n2.5,3,fern\n4,3,fern\n6,5,oak\n10,4,oak\n6,5,oak\n"
+MISTAKES = {
+    "target": (table, "Dataset.from_csv: expected a column 'species' in the first line of ", dict(target="species")),
+    "semicolons": (table.replace(",", ";"), "got 'height;leaves;kind'", {}),
+    "nameless column": (",height,kind\n0,2,fern\n", "got '' for column 1", {}),
+    "name twice": ("height,height,kind\n0,2,fern\n", "got 'height' for column 2", {}),
+    "text among numbers": (table.replace("2.5", "2m5"), "expected a finite number in line 3, column 'height' of ", {}),
+    "no class": (table.replace("4,oak", "4,"), "expected a class in line 6, column 'kind' of ", {}),
+    "row too short": (table.replace("6,5,oak", "6,5"), "expected 3 cells, as in the first line of ", {}),
+    "no rows": ("height,kind\n", "expected at least two classes in column 'kind' of ", {}),
+    "no feature": ("kind\nfern\noak\n", "expected a feature beside the target 'kind' in ", {}),
+    "two rows": ("height,kind\n2,fern\n6,oak\n", "expected enough rows in ", {}),
+    "class lost": ("height,kind\n2,fern\n6,oak\n3,fern\n", "got none of 'oak', which", dict(test=0.5, validation=0)),
+    "shares": (table, "expected validation + test as a number below 1, got 1.0", dict(validation=0.5, test=0.5)),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_in_a_table(tmp_path, case):
+    text, message, kwargs = MISTAKES[case]
+    (tmp_path/"table.csv").write_text(text)
+    with pytest.raises(ValueError) as caught: Dataset.from_csv(tmp_path/"table.csv", **{"target": "kind", **kwargs})
+    assert message in str(caught.value)
+
+
+def test_arguments_of_from_csv(tmp_path):
+    (tmp_path/"table.csv").write_text(table)
+    with pytest.raises(FileNotFoundError, match="plant.csv', where there is none"): Dataset.from_csv(tmp_path/"plant.csv", "kind")
+    for ignore in ("leaves", None):
+        with pytest.raises(TypeError) as caught: Dataset.from_csv(tmp_path/"table.csv", "kind", ignore=ignore)
+        assert f"ignore as a list of column names, got {ignore!r}" in str(caught.value)
+    assert Dataset.from_csv(tmp_path/"table.csv", "kind", validation=0, test=0, ignore=("leaves",)).train.X.shape == (6, 1)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("a,b\n1,2\n3\n", "demo: expected 2 cells, as in the first line of"), ("a,b\n1,2\n3\n", "got 1 in line 3"),
+    ('a,b\n"1,2\n', "got an error in line 2: unexpected end of data"), ("", "got an empty file"),
+    ("größe\n1\n".encode("latin-1"), "as text in UTF-8, got the byte f6 at or after line 1")])
+def test_files_that_are_no_tables(tmp_path, text, message):
+    (tmp_path/"table.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError) as caught: csv_rows("demo", tmp_path/"table.csv")
+    assert message in str(caught.value)
