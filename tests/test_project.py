@@ -129,11 +129,7 @@ def test_marked_cells_draw_from_generators_of_their_own(path):
 
 
 # Pages whose exercises are not yet in the form that ground/notation.ipynb describes.
-<<<<<<< /tmp/tmp3k3lwt4u
-LATER = set("""predict train datasets_augmentation datasets_downloads datasets_own 00_table 01_threads 05_products 06_winograd 07_ladder
-=======
-LATER = set("""predict train 00_table 01_threads 04_products 05_winograd 06_ladder
->>>>>>> /tmp/tmpfr96s1f4
+LATER = set("""predict train 00_table 01_threads 05_products 06_winograd 07_ladder
             display figures batchnorm logs networks coming_from_the_course digits_cnn fashion_mnist iris names watching_training""".split())
 
 
