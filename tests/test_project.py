@@ -100,6 +100,38 @@ def test_code_keeps_to_the_column(path):
     assert len(found) <= WIDE.get(path.relative_to(root/"nbs").with_suffix("").as_posix(), 0), "\n".join(found)
 
 
+# Minutes of the pages that take more than 25, and the longest run of their code between two headings where it is more than 40 lines. They are for
+# looking things up: a page that derives something is in no line of this table. The numbers may only fall.
+LONG = {
+    "commands/predict": (34, 58), "commands/train": (40, 44), "data/datasets_batches": (29, 40), "data/datasets_downloads": (41, 40),
+    "data/datasets_own": (40, 40), "data/datasets_scaling": (27, 40), "engine/01_threads": (38, 80), "engine/03_team": (39, 77),
+    "engine/04_loops": (56, 123), "engine/05_products": (68, 89), "engine/06_winograd": (48, 88), "engine/07_ladder": (48, 45),
+    "ground/checks": (53, 125), "ground/display": (25, 55), "ground/figures": (72, 153), "layers/activations_classes": (42, 40),
+    "layers/activations_rectifiers_classes": (29, 40), "layers/base": (31, 40), "layers/batchnorm_precision": (43, 40),
+    "layers/convolution_layer": (35, 40), "layers/pooling_functions": (62, 40), "layers/windows_arguments": (29, 40),
+    "training/logs": (73, 124), "training/losses_classes": (68, 40), "training/networks_inspecting": (43, 51),
+    "training/networks_loop": (66, 43), "training/networks_saving": (29, 48), "training/optimizers_classes": (101, 54),
+    "training/optimizers_pytorch": (26, 40), "training/schedulers_classes": (68, 40), "training/weights_initialisers": (44, 40),
+    "tutorials/names": (42, 48),
+}
+
+
+def test_pages_are_short():
+    "A derivation is read in 25 minutes, with at most 40 lines of code between two headings; counted as the reading path counts."
+    path = json.loads((root/"nbs/reading_path.ipynb").read_text(encoding="utf-8"))["cells"]
+    rule = {"re": re}
+    exec(next(source for cell in path if "def measure(" in (source := "".join(cell["source"]))), rule)
+    for notebook in notebooks:
+        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]]
+        runs = [0]
+        for kind, source in cells:
+            if kind == "code": runs[-1] += 0 if rule["HIDDEN"].search(source) else len(rule["lines"](source))
+            elif re.search(r"(?m)^## (?:Exercises|On your own)", source): break
+            elif re.search(r"(?m)^#+ ", source): runs.append(0)
+        minutes, longest = LONG.get(notebook.relative_to(root/"nbs").with_suffix("").as_posix(), (25, 40))
+        assert rule["minutes"](*rule["measure"](cells)) <= minutes and max(runs) <= longest, (notebook.stem, rule["minutes"](*rule["measure"](cells)), max(runs))
+
+
 def names_of(source):
     "The names of a page that a cell reads or sets, also from inside its functions, and those that it sets: two sets."
     used, made = set(), set()
