@@ -122,9 +122,9 @@ def call(typing, task, arguments, part, start, stop):
 
 # %% ../../nbs/engine/03_team.ipynb #a88ac278
 _x86 = get_process_triple().startswith("x86_64")
-
-_x86 = get_process_triple().startswith("x86_64")
 _PAUSE = ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"
+
+@intrinsic
 def pause(typing):
     "Let a moment pass."
     def generate(context, builder, sig, args):
