@@ -263,6 +263,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'hwnn.engine.products._Memory': ('engine/products.html#_memory', 'hwnn/engine/products.py'),
                                       'hwnn.engine.products._Memory.__init__': ( 'engine/products.html#_memory.__init__',
                                                                                  'hwnn/engine/products.py'),
+                                      'hwnn.engine.products._Memory.at': ('engine/products.html#_memory.at', 'hwnn/engine/products.py'),
                                       'hwnn.engine.products._Memory.lanes': ( 'engine/products.html#_memory.lanes',
                                                                               'hwnn/engine/products.py'),
                                       'hwnn.engine.products._Memory.load': ('engine/products.html#_memory.load', 'hwnn/engine/products.py'),
