@@ -75,7 +75,7 @@ EXERCISES = re.compile(r"(Exercise|On your own)")
 WIDE = {
     "at_a_glance": 144, "commands/predict": 74, "commands/train": 85, "data/datasets": 175, "data/datasets_augmentation": 21,
     "data/datasets_downloads": 84, "data/datasets_own": 76,
-    "engine/06_winograd": 78, "engine/07_ladder": 80, "engine/08_benchmarks": 34,
+    "engine/07_ladder": 80, "engine/08_benchmarks": 34,
     "layers/base": 39, "layers/batchnorm": 174, "reading_path": 57, "training/logs": 122, "training/metrics": 34, "training/networks": 201,
     "training/networks_inspecting": 65, "tutorials/coming_from_the_course": 19, "tutorials/digits_cnn": 9, "tutorials/fashion_mnist": 33,
     "tutorials/iris": 9, "tutorials/names": 82, "tutorials/one_step": 48, "tutorials/watching_training": 26,
@@ -129,7 +129,7 @@ def test_marked_cells_draw_from_generators_of_their_own(path):
 
 
 # Pages whose exercises are not yet in the form that ground/notation.ipynb describes.
-LATER = set("""predict train datasets_augmentation datasets_downloads datasets_own 06_winograd 07_ladder
+LATER = set("""predict train datasets_augmentation datasets_downloads datasets_own 07_ladder
             display figures batchnorm logs networks coming_from_the_course digits_cnn fashion_mnist iris names watching_training""".split())
 
 
