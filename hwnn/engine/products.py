@@ -325,26 +325,6 @@ def weight_gradient(X, dZ):
     zeros = np.zeros((1, dZ.shape[1]), X.dtype)
     return _product(X, 1, X.shape[1], X.shape[1], dZ, zeros)
 
-# %% ../../nbs/engine/05_products.ipynb #8bf9c7bb
-def _work(pixels, W_shape, dtype):
-    """What a convolution amounts to, in the numbers from which threads are
-    judged."""
-    k_h, k_w, channels, n_out = W_shape
-    return pixels*k_h*k_w*channels*_whole(n_out, dtype)//64
-
-def _pays(what, pixels, W_shape, stride):
-    """Whether a kernel was faster than NumPy's path for so many pixels of Z in
-    all shapes that were measured, for AVX2 and AVX-512; `what` is Z, dW or
-    dX."""
-    k_h, k_w, channels, n_out = W_shape
-    # W is used too seldom to be worth its packing.
-    if k_h*k_w*channels*n_out > 64*pixels: return False
-    if what == "Z": return n_out > 1
-    # A single product of BLAS, without a bias to add.
-    if k_h*k_w == 1: return False
-    if what == "dW": return n_out > 3
-    return stride == (1, 1) or 4*n_out >= channels        # dX
-
 # %% ../../nbs/engine/05_products.ipynb #9e27bcb6
 # Numbers of images at a time, pixels in a short sum, numbers scattered at a
 # time: what stays in the cache.
@@ -413,6 +393,13 @@ def _correlate(part, start, stop, X, kernels, bias, kernel, stride, pad, Z):
         x, z = images.reshape(-1), Z[n:].reshape(-1)
         multiply(x, windows[:count], taps, kernels, lanes, vector, z,
                  outs[:count], n_out, bias, False)
+
+# %% ../../nbs/engine/05_products.ipynb #2f026557
+def _work(pixels, W_shape, dtype):
+    """What a convolution amounts to, in the numbers from which threads are
+    judged."""
+    k_h, k_w, channels, n_out = W_shape
+    return pixels*k_h*k_w*channels*_whole(n_out, dtype)//64
 
 @compiled
 def _correlate_all(team, parts, n, args):
@@ -564,3 +551,17 @@ def direct_input_gradient(
     around = ((k_h - 1 - top, k_h - 1 - bottom),
               (k_w - 1 - left, k_w - 1 - right))
     return direct_correlate(dZ, flipped, None, (1, 1), around, dX)
+
+# %% ../../nbs/engine/05_products.ipynb #44a322b4
+def _pays(what, pixels, W_shape, stride):
+    """Whether a kernel was faster than NumPy's path for so many pixels of Z in
+    all shapes that were measured, for AVX2 and AVX-512; `what` is Z, dW or
+    dX."""
+    k_h, k_w, channels, n_out = W_shape
+    # W is used too seldom to be worth its packing.
+    if k_h*k_w*channels*n_out > 64*pixels: return False
+    if what == "Z": return n_out > 1
+    # A single product of BLAS, without a bias to add.
+    if k_h*k_w == 1: return False
+    if what == "dW": return n_out > 3
+    return stride == (1, 1) or 4*n_out >= channels   # dX
