@@ -18,48 +18,64 @@ from . import offered
 from .threads import WORTH, empty, parallel
 
 # %% ../../nbs/engine/02_blocks.ipynb #b84a74fe
-BLOCK, COLUMNS = 2**18, 2**20   # numbers in a block of rows, and in a block of the columns of images: 1 MB and 4 MB in float32
+# Numbers in a block of rows, and in a block of the columns of images: 1 MB and
+# 4 MB in float32.
+BLOCK, COLUMNS = 2**18, 2**20
 
 def _by_rows(
-    fn,             # function of arrays that treats their rows alike and apart; returns an array with as many rows, or several
-    arrays: list,   # (rows, ...), all with the same first axis: what is cut
-    *others,        # the arguments after them
-    rows=(),        # (1, features): arguments between the two, which hold for all rows
-    per=None,       # numbers to work on for each row; those of the first array unless given
-    block=BLOCK,    # numbers in a block
+    # function of arrays that treats their rows alike and apart; returns an
+    # array with as many rows, or several
+    fn,
+    # (rows, ...), all with the same first axis: what is cut
+    arrays: list,
+    *others,      # the arguments after them
+    # (1, features): arguments between the two, which hold for all rows
+    rows=(),
+    # numbers to work on for each row; those of the first array unless given
+    per=None,
+    block=BLOCK,  # numbers in a block
 ):
     "`fn(*arrays, *rows, *others)`, block by block, in threads."
     n, made, lock = len(arrays[0]), [], Lock()
     per = per or arrays[0].size//n
-    if n*per < WORTH: return parallel(lambda start, stop: fn(*arrays, *rows, *others), n, 0)[0]
+    if n*per < WORTH:
+        whole = lambda start, stop: fn(*arrays, *rows, *others)
+        return parallel(whole, n, 0)[0]
     some = min(n, max(1, block//per))
     tall = [np.repeat(row, some, axis=0) for row in rows]
     def work(start, stop):
         for k in range(start, stop, some):
             part = slice(k, min(k + some, stop))
-            outs = fn(*(A[part] for A in arrays), *(T[:part.stop - k] for T in tall), *others)
+            cut = [A[part] for A in arrays]
+            outs = fn(*cut, *(T[:part.stop - k] for T in tall), *others)
             outs = outs if isinstance(outs, tuple) else (outs,)
-            with lock: made.extend(() if made else [empty((n, *A.shape[1:]), A.dtype) for A in outs])
+            with lock:
+                room = [] if made else [(n, *A.shape[1:]) for A in outs]
+                made.extend([empty(s, A.dtype) for s, A in zip(room, outs)])
             for Y, A in zip(made, outs): Y[part] = A
     parallel(work, n, n*per)
     return tuple(made) if len(made) > 1 else made[0]
 
 # %% ../../nbs/engine/02_blocks.ipynb #936a3f48
 def _sums(
-    fn,            # function that returns a list of sums over the rows of `arrays`
-    arrays: list,  # (rows, ...), all with the same first axis: what is cut
-    *others,       # the arguments after them
-    per=None,      # numbers to work on for each row; those of the first array unless given
-    block=BLOCK,   # numbers in a block
+    # function that returns a list of sums over the rows of `arrays`
+    fn,
+    # (rows, ...), all with the same first axis: what is cut
+    arrays: list,
+    *others,      # the arguments after them
+    # numbers to work on for each row; those of the first array unless given
+    per=None,
+    block=BLOCK,  # numbers in a block
 ) -> list:
     "`fn(*arrays, *others)`, block by block, in threads."
     n = len(arrays[0])
     per = per or arrays[0].size//n
     some = max(1, block//per)
+    def of(start, stop): return fn(*(A[start:stop] for A in arrays), *others)
     def work(start, stop):
-        total = fn(*(A[start:start + some] if start + some < stop else A[start:stop] for A in arrays), *others)
+        total = of(start, min(start + some, stop))
         for k in range(start + some, stop, some):
-            for T, S in zip(total, fn(*(A[k:min(k + some, stop)] for A in arrays), *others)): T += S
+            for T, S in zip(total, of(k, min(k + some, stop))): T += S
         return total
     first, *rest = parallel(work, n, n*per)
     for part in rest:
@@ -75,11 +91,13 @@ def rectify(fn, Z): return _by_rows(fn, [Z])
 def rectify_backward(fn, Z, dY): return _by_rows(fn, [Z, dY])
 
 # %% ../../nbs/engine/02_blocks.ipynb #1ef66341
-SMALL, ALL = 2**18, 2**62   # multiplications up to which BLAS takes one thread by itself; no blocks but those of the threads, as BLAS has its own
+SMALL = 2**18   # multiplications up to which BLAS takes one thread by itself
+ALL = 2**62     # no blocks but those of the threads, as BLAS has its own
 
 def _product(fn, multiplications, rows, *others):
     if multiplications < SMALL: return fn(rows, *others)
-    return _by_rows(fn, [rows], *others, per=1 + multiplications//(100*len(rows)), block=ALL)
+    per = 1 + multiplications//(100*len(rows))
+    return _by_rows(fn, [rows], *others, per=per, block=ALL)
 
 @offered
 def affine_map(fn, X, W, b): return _product(fn, X.size*W.shape[1], X, W, b)
@@ -88,68 +106,102 @@ def affine_map(fn, X, W, b): return _product(fn, X.size*W.shape[1], X, W, b)
 def transposed_map(fn, dZ, W): return _product(fn, dZ.size*len(W), dZ, W)
 
 @offered
-def weight_gradient(fn, X, dZ): return _product(lambda columns, dZ: fn(columns.T, dZ), X.size*dZ.shape[1], X.T, dZ)
+def weight_gradient(fn, X, dZ):
+    of_columns = lambda columns, dZ: fn(columns.T, dZ)
+    return _product(of_columns, X.size*dZ.shape[1], X.T, dZ)
 
 # %% ../../nbs/engine/02_blocks.ipynb #cf7e34bc
 def _columns(out, W_shape):
-    "How many numbers the columns of an image have, its output, and that with the bias."
+    """How many numbers the columns of an image have, its output, and that with
+    the bias."""
     k_h, k_w, channels, n_out = W_shape
     return out[0]*out[1]*(k_h*k_w*channels + 2*n_out)
 
 @offered
 def correlate(fn, X, W, b, stride, pad):
-    out = [(n + sum(p) - k)//s + 1 for n, p, k, s in zip(X.shape[1:3], pad, W.shape, stride)]
-    return _by_rows(fn, [X], W, b, stride, pad, per=_columns(out, W.shape), block=COLUMNS)
+    axes = zip(X.shape[1:3], pad, W.shape, stride)
+    out = [(n + sum(p) - k)//s + 1 for n, p, k, s in axes]
+    per = _columns(out, W.shape)
+    return _by_rows(fn, [X], W, b, stride, pad, per=per, block=COLUMNS)
 
 @offered
 def weight_gradients(fn, X, dZ, kernel_shape, stride, pad):
-    return tuple(_sums(fn, [X, dZ], kernel_shape, stride, pad, per=_columns(dZ.shape[1:3], (*kernel_shape, X.shape[3], dZ.shape[3])), block=COLUMNS))
+    W_shape = *kernel_shape, X.shape[3], dZ.shape[3]
+    per = _columns(dZ.shape[1:3], W_shape)
+    sums = _sums(fn, [X, dZ], kernel_shape, stride, pad, per=per, block=COLUMNS)
+    return tuple(sums)
 
 # %% ../../nbs/engine/02_blocks.ipynb #612572d0
-FEW, SOME = 8, 48   # input channels below which channels come before pixels, and dZ is gathered
+# Input channels below which channels come before pixels, and dZ is gathered.
+FEW, SOME = 8, 48
+
+def _around(W, pad):
+    "The zeros around dZ with which its windows give dX, for each axis."
+    return [(k - 1 - before, k - 1 - after)
+            for k, (before, after) in zip(W.shape, pad)]
 
 @offered
 def input_gradient(fn, dZ, W, shape, stride, pad):
-    around = [(k - 1 - before, k - 1 - after) for k, (before, after) in zip(W.shape, pad)]
-    form = _channels_first if W.shape[2] < FEW else _gathered if W.shape[2] < SOME and stride == (1, 1) and np.min(around) >= 0 else fn
-    return _by_rows(form, [dZ], W, shape, stride, pad, per=_columns(dZ.shape[1:3], W.shape), block=COLUMNS)
+    form, channels = fn, W.shape[2]
+    inside = stride == (1, 1) and np.min(_around(W, pad)) >= 0
+    if channels < FEW: form = _channels_first
+    elif channels < SOME and inside: form = _gathered
+    per = _columns(dZ.shape[1:3], W.shape)
+    return _by_rows(form, [dZ], W, shape, stride, pad, per=per, block=COLUMNS)
 
 def _channels_first(dZ, W, shape, stride, pad):
-    (k_h, k_w, channels, n_out), (s_h, s_w), (batch, rows, cols, _) = W.shape, stride, dZ.shape
+    (k_h, k_w, channels, n_out), (s_h, s_w) = W.shape, stride
+    batch, rows, cols, _ = dZ.shape
     (top, bottom), (left, right) = pad
-    dX = np.zeros((channels, batch, top + shape[0] + bottom, left + shape[1] + right), np.result_type(dZ, W))
-    taps = (W.reshape(-1, n_out) @ dZ.reshape(-1, n_out).T).reshape(k_h, k_w, channels, batch, rows, cols)
-    for u, v in np.ndindex(k_h, k_w): dX[:, :, u:u + s_h*rows:s_h, v:v + s_w*cols:s_w] += taps[u, v]
-    return dX[:, :, top:top + shape[0], left:left + shape[1]].transpose(1, 2, 3, 0)
+    high, broad = top + shape[0] + bottom, left + shape[1] + right
+    dX = np.zeros((channels, batch, high, broad), np.result_type(dZ, W))
+    taps = W.reshape(-1, n_out) @ dZ.reshape(-1, n_out).T
+    taps = taps.reshape(k_h, k_w, channels, batch, rows, cols)
+    for u, v in np.ndindex(k_h, k_w):
+        dX[:, :, u:u + s_h*rows:s_h, v:v + s_w*cols:s_w] += taps[u, v]
+    inside = dX[:, :, top:top + shape[0], left:left + shape[1]]
+    return inside.transpose(1, 2, 3, 0)
 
 def _gathered(dZ, W, shape, stride, pad):
     k_h, k_w, channels, n_out = W.shape
-    around = [(k - 1 - before, k - 1 - after) for k, (before, after) in zip(W.shape, pad)]
-    windows = sliding_window_view(np.pad(dZ, ((0, 0), *around, (0, 0))), (k_h, k_w), (1, 2)).transpose(0, 1, 2, 4, 5, 3)
-    return (windows.reshape(-1, k_h*k_w*n_out) @ W[::-1, ::-1].transpose(0, 1, 3, 2).reshape(-1, channels)).reshape(len(dZ), *shape, channels)
+    wide = np.pad(dZ, ((0, 0), *_around(W, pad), (0, 0)))
+    windows = sliding_window_view(wide, (k_h, k_w), (1, 2))
+    columns = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, k_h*k_w*n_out)
+    flipped = W[::-1, ::-1].transpose(0, 1, 3, 2)
+    dX = columns @ flipped.reshape(-1, channels)
+    return dX.reshape(len(dZ), *shape, channels)
 
 # %% ../../nbs/engine/02_blocks.ipynb #0c7a9810
 @offered
 def max_windows(fn, X, *geometry): return _by_rows(fn, [X], *geometry)
 @offered
-def max_windows_backward(fn, X, Y, dY, *geometry): return _by_rows(fn, [X, Y, dY], *geometry)
+def max_windows_backward(fn, X, Y, dY, *geometry):
+    return _by_rows(fn, [X, Y, dY], *geometry)
 @offered
 def mean_windows(fn, X, *others): return _by_rows(fn, [X], *others)
 @offered
-def mean_windows_backward(fn, dY, size, shape, *geometry): return _by_rows(fn, [dY], size, shape, *geometry, per=shape[0]*shape[1]*dY.shape[3])
+def mean_windows_backward(fn, dY, size, shape, *geometry):
+    per = shape[0]*shape[1]*dY.shape[3]
+    return _by_rows(fn, [dY], size, shape, *geometry, per=per)
 
 # %% ../../nbs/engine/02_blocks.ipynb #23634e4e
 @offered
 def statistics(fn, A):
     some = max(1, BLOCK//A.shape[1])
-    def work(start, stop): return [(len(part), *fn(part)) for k in range(start, stop, some) for part in [A[k:min(k + some, stop)]]]
+    def work(start, stop):
+        ends = [*range(start, stop, some), stop]
+        parts = [A[i:j] for i, j in zip(ends, ends[1:])]
+        return [(len(part), *fn(part)) for part in parts]
     found = [one for part in parallel(work, len(A), A.size//4) for one in part]
     mu = sum(count*mean for count, mean, _ in found)/len(A)
-    return mu, sum(count*(var + (mean - mu)*(mean - mu)) for count, mean, var in found)/len(A)
+    between = lambda mean: (mean - mu)*(mean - mu)
+    v = sum(count*(var + between(mean)) for count, mean, var in found)/len(A)
+    return mu, v
 
 @offered
 def standardise(fn, A, *rows): return _by_rows(fn, [A], rows=rows)
 @offered
 def parameter_gradients(fn, dY, X_hat): return tuple(_sums(fn, [dY, X_hat]))
 @offered
-def projected_gradient(fn, dY, X_hat, *rows): return _by_rows(fn, [dY, X_hat], rows=rows)
+def projected_gradient(fn, dY, X_hat, *rows):
+    return _by_rows(fn, [dY, X_hat], rows=rows)

@@ -31,12 +31,15 @@ def _rectify_backward(part, start, stop, z, dy, dz):
 
 # %% ../../nbs/engine/04_loops.ipynb #b939e7cf
 @compiled
-def _rectify_all(team, parts, n, args): return share(_rectify, team, parts, n, args)
+def _rectify_all(team, parts, n, args):
+    return share(_rectify, team, parts, n, args)
 @compiled
-def _rectify_backward_all(team, parts, n, args): return share(_rectify_backward, team, parts, n, args)
+def _rectify_backward_all(team, parts, n, args):
+    return share(_rectify_backward, team, parts, n, args)
 
 def _flat(*arrays): return [A.reshape(-1) for A in arrays]
-def _each(run, arrays, *numbers): together(run, arrays[0].size, arrays[0].size, *_flat(*arrays), *numbers)
+def _each(run, arrays, *numbers):
+    together(run, arrays[0].size, arrays[0].size, *_flat(*arrays), *numbers)
 
 @offered
 def rectify(Z):
@@ -62,10 +65,13 @@ def _softmax(Z, P, logarithm):
             P[n, c] = math.exp(Z[n, c] - most)
             total += P[n, c]
         log_total = math.log(total)
-        for c in range(Z.shape[1]): P[n, c] = Z[n, c] - most - log_total if logarithm else P[n, c]/total
+        for c in range(Z.shape[1]):
+            if logarithm: P[n, c] = Z[n, c] - most - log_total
+            else: P[n, c] /= total
 
 def _rows(Z, logarithm):
-    if Z.ndim < 2 or not 0 < Z.shape[-1] <= CLASSES or not Z.size: return NotImplemented
+    few = Z.ndim > 1 and 0 < Z.shape[-1] <= CLASSES
+    if not few or not Z.size: return NotImplemented
     P = empty(Z.shape, Z.dtype)
     _softmax(Z.reshape(-1, Z.shape[-1]), P.reshape(-1, Z.shape[-1]), logarithm)
     return P
@@ -78,7 +84,8 @@ def log_probabilities(Z): return _rows(Z, True)
 # %% ../../nbs/engine/04_loops.ipynb #367c657f
 @compiled
 def _inside(n, before, size):
-    "From where to where a window that starts `before` pixels in, or outside, lies on `n` pixels."
+    """From where to where a window that starts `before` pixels in, or outside,
+    lies on `n` pixels."""
     return max(0, before), min(n, before + size)
 
 @compiled
@@ -104,42 +111,52 @@ def _max(part, start, stop, X, Y, kernel, stride, pad):
                     for c in range(channels):
                         Y[n, i, j, c] = _larger(line[q, c], Y[n, i, j, c])
 
+# %% ../../nbs/engine/04_loops.ipynb #f2f6aa2b
 @shared
 def _max_backward(part, start, stop, X, Y, dY, dX, kernel, stride, pad, tiles):
     (_, rows, cols, channels), (_, out_rows, out_cols, _) = X.shape, Y.shape
-    zero, one, share = X.dtype.type(0), X.dtype.type(1), np.empty(channels, X.dtype)
+    zero, one = X.dtype.type(0), X.dtype.type(1)
+    portion = np.empty(channels, X.dtype)
     for n in range(start, stop):
         if not tiles: dX[n] = 0
         for i in range(out_rows):
             r0, r1 = _inside(rows, i*stride[0] - pad[0][0], kernel[0])
             for j in range(out_cols):
                 q0, q1 = _inside(cols, j*stride[1] - pad[1][0], kernel[1])
-                share[:] = 0
+                portion[:] = 0
                 for r in range(r0, r1):
                     for q in range(q0, q1):
                         for c in range(channels):
-                            share[c] += one if X[n, r, q, c] == Y[n, i, j, c] else zero
-                for c in range(channels): share[c] = dY[n, i, j, c]/share[c]
+                            x = X[n, r, q, c]
+                            y = Y[n, i, j, c]
+                            portion[c] += one if x == y else zero
+                for c in range(channels): portion[c] = dY[n, i, j, c]/portion[c]
                 for r in range(r0, r1):
                     for q in range(q0, q1):
                         for c in range(channels):
-                            won = one if X[n, r, q, c] == Y[n, i, j, c] else zero
+                            x = X[n, r, q, c]
+                            y = Y[n, i, j, c]
+                            won = one if x == y else zero
                             before = zero if tiles else dX[n, r, q, c]
-                            dX[n, r, q, c] = before + share[c]*won
+                            dX[n, r, q, c] = before + portion[c]*won
 
+# %% ../../nbs/engine/04_loops.ipynb #d4e16608
 @compiled
 def _max_all(team, parts, n, args): return share(_max, team, parts, n, args)
 @compiled
-def _max_backward_all(team, parts, n, args): return share(_max_backward, team, parts, n, args)
+def _max_backward_all(team, parts, n, args):
+    return share(_max_backward, team, parts, n, args)
 
 def _pooled(X, kernel, stride, pad):
     "An array for the result."
-    out = [(n + sum(p) - k)//s + 1 for n, p, k, s in zip(X.shape[1:3], pad, kernel, stride)]
+    axes = zip(X.shape[1:3], pad, kernel, stride)
+    out = [(n + sum(p) - k)//s + 1 for n, p, k, s in axes]
     return empty((len(X), *out, X.shape[3]), X.dtype)
 
 def _tiles(shape, out, kernel, stride, pad):
     "Whether each pixel lies in one window."
-    return kernel == stride and pad == ((0, 0), (0, 0)) and all(n == k*s for n, k, s in zip(shape, out, stride))
+    if pad != ((0, 0), (0, 0)) or kernel != stride: return False
+    return all(n == k*s for n, k, s in zip(shape, out, stride))
 
 @offered
 def max_windows(X, kernel_shape, stride, pad):
@@ -150,10 +167,12 @@ def max_windows(X, kernel_shape, stride, pad):
 @offered
 def max_windows_backward(X, Y, dY, kernel_shape, stride, pad):
     dX = empty(X.shape, X.dtype)
-    together(_max_backward_all, len(X), X.size, X, Y, dY, dX, kernel_shape, stride, pad, _tiles(X.shape[1:3], Y.shape[1:3], kernel_shape, stride, pad))
+    tiles = _tiles(X.shape[1:3], Y.shape[1:3], kernel_shape, stride, pad)
+    geometry = kernel_shape, stride, pad, tiles
+    together(_max_backward_all, len(X), X.size, X, Y, dY, dX, *geometry)
     return dX
 
-# %% ../../nbs/engine/04_loops.ipynb #5c19424d
+# %% ../../nbs/engine/04_loops.ipynb #72e760bf
 @shared
 def _mean(part, start, stop, X, Y, size, kernel, stride, pad):
     (_, rows, cols, channels), (_, out_rows, out_cols, _) = X.shape, Y.shape
@@ -172,27 +191,30 @@ def _mean(part, start, stop, X, Y, size, kernel, stride, pad):
                     for c in range(channels): Y[n, i, j, c] += line[q, c]
                 for c in range(channels): Y[n, i, j, c] /= size[i, j]
 
+# %% ../../nbs/engine/04_loops.ipynb #5f5b23b7
 @shared
 def _mean_backward(part, start, stop, dY, dX, size, kernel, stride, pad, tiles):
     (_, rows, cols, channels), (_, out_rows, out_cols, _) = dX.shape, dY.shape
-    zero, share = dX.dtype.type(0), np.empty(channels, dX.dtype)
+    zero, portion = dX.dtype.type(0), np.empty(channels, dX.dtype)
     for n in range(start, stop):
         if not tiles: dX[n] = 0
         for i in range(out_rows):
             r0, r1 = _inside(rows, i*stride[0] - pad[0][0], kernel[0])
             for j in range(out_cols):
                 q0, q1 = _inside(cols, j*stride[1] - pad[1][0], kernel[1])
-                for c in range(channels): share[c] = dY[n, i, j, c]/size[i, j]
+                for c in range(channels): portion[c] = dY[n, i, j, c]/size[i, j]
                 for r in range(r0, r1):
                     for q in range(q0, q1):
                         for c in range(channels):
                             before = zero if tiles else dX[n, r, q, c]
-                            dX[n, r, q, c] = before + share[c]
+                            dX[n, r, q, c] = before + portion[c]
 
+# %% ../../nbs/engine/04_loops.ipynb #05953caf
 @compiled
 def _mean_all(team, parts, n, args): return share(_mean, team, parts, n, args)
 @compiled
-def _mean_backward_all(team, parts, n, args): return share(_mean_backward, team, parts, n, args)
+def _mean_backward_all(team, parts, n, args):
+    return share(_mean_backward, team, parts, n, args)
 
 def _sizes(size, out, dtype):
     "What the sum of each window is divided by, (out_rows, out_cols)."
@@ -203,18 +225,24 @@ def _sizes(size, out, dtype):
 @offered
 def mean_windows(X, size, kernel_shape, stride, pad):
     Y = _pooled(X, kernel_shape, stride, pad)
-    together(_mean_all, len(X), X.size, X, Y, _sizes(size, Y.shape[1:3], X.dtype), kernel_shape, stride, pad)
+    sizes = _sizes(size, Y.shape[1:3], X.dtype)
+    geometry = kernel_shape, stride, pad
+    together(_mean_all, len(X), X.size, X, Y, sizes, *geometry)
     return Y
 
 @offered
 def mean_windows_backward(dY, size, shape, kernel_shape, stride, pad):
     dX, out = empty((len(dY), *shape, dY.shape[3]), dY.dtype), dY.shape[1:3]
-    together(_mean_backward_all, len(dX), dX.size, dY, dX, _sizes(size, out, dY.dtype), kernel_shape, stride, pad, _tiles(shape, out, kernel_shape, stride, pad))
+    sizes = _sizes(size, out, dY.dtype)
+    tiles = _tiles(shape, out, kernel_shape, stride, pad)
+    geometry = kernel_shape, stride, pad, tiles
+    together(_mean_backward_all, len(dX), dX.size, dY, dX, sizes, *geometry)
     return dX
 
 # %% ../../nbs/engine/04_loops.ipynb #fbc0aa66
 RUN = 128   # rows that are added in the precision of the array
-PLACES = (np.arange(RUN) + np.random.default_rng(0).random(RUN))/RUN   # from 0 to 1, one in each of RUN parts
+# From 0 to 1, one in each of RUN parts.
+PLACES = (np.arange(RUN) + np.random.default_rng(0).random(RUN))/RUN
 
 @compiled
 def _add_run(total, run):
@@ -224,7 +252,8 @@ def _add_run(total, run):
 
 @shared
 def _deviations(part, start, stop, A, m, totals):
-    "The column sums of A - m, and of its squares, added to the totals of the part."
+    """The column sums of A - m, and of its squares, added to the totals of the
+    part."""
     total, run = totals[part], np.zeros((2, A.shape[1]), A.dtype)
     sums, squares = run
     for first in range(start, stop, RUN):
@@ -236,8 +265,10 @@ def _deviations(part, start, stop, A, m, totals):
                 squares[k] += d*d
         _add_run(total, run)
 
+# %% ../../nbs/engine/04_loops.ipynb #78166462
 @compiled
-def _deviations_all(team, parts, n, args): return share(_deviations, team, parts, n, args)
+def _deviations_all(team, parts, n, args):
+    return share(_deviations, team, parts, n, args)
 
 def _totals(run, A, *others):
     "Two sums over the rows of A, (2, features): those of the parts, added."
@@ -250,7 +281,8 @@ def statistics(A):
     some = A if len(A) <= RUN else A[(PLACES*len(A)).astype(int)]
     m = some.mean(axis=0, dtype=np.float64).astype(A.dtype)
     d, squares = (row[None]/len(A) for row in _totals(_deviations_all, A, m))
-    return m + d, np.maximum(squares - d*d, 0)   # rounding may leave less than nothing of a constant
+    # Rounding may leave less than nothing of a constant.
+    return m + d, np.maximum(squares - d*d, 0)
 
 # %% ../../nbs/engine/04_loops.ipynb #d4f1e436
 @shared
@@ -278,19 +310,25 @@ def _standardise(part, start, stop, A, mu, left, r, gamma, beta, X_hat, Y):
 def _project(part, start, stop, dY, X_hat, dgamma, dbeta, scale, dX):
     for i in range(start, stop):
         dy, h, dx = dY[i], X_hat[i], dX[i]
-        for k in range(len(dy)): dx[k] = (dy[k] - h[k]*dgamma[k] - dbeta[k])*scale[k]
+        for k in range(len(dy)):
+            dx[k] = (dy[k] - h[k]*dgamma[k] - dbeta[k])*scale[k]
 
+# %% ../../nbs/engine/04_loops.ipynb #edbcbdfe
 @compiled
-def _products_all(team, parts, n, args): return share(_products, team, parts, n, args)
+def _products_all(team, parts, n, args):
+    return share(_products, team, parts, n, args)
 @compiled
-def _standardise_all(team, parts, n, args): return share(_standardise, team, parts, n, args)
+def _standardise_all(team, parts, n, args):
+    return share(_standardise, team, parts, n, args)
 @compiled
-def _project_all(team, parts, n, args): return share(_project, team, parts, n, args)
+def _project_all(team, parts, n, args):
+    return share(_project, team, parts, n, args)
 
 @offered
 def standardise(A, mu, left, r, gamma, beta):
     X_hat, Y = empty(A.shape, A.dtype), empty(A.shape, A.dtype)
-    together(_standardise_all, len(A), A.size, A, *_flat(mu, left, r, gamma, beta), X_hat, Y)
+    rows = _flat(mu, left, r, gamma, beta)
+    together(_standardise_all, len(A), A.size, A, *rows, X_hat, Y)
     return X_hat, Y
 
 @offered
@@ -301,20 +339,24 @@ def parameter_gradients(dY, X_hat):
 @offered
 def projected_gradient(dY, X_hat, dgamma, dbeta, scale):
     dX = empty(dY.shape, dY.dtype)
-    together(_project_all, len(dY), dY.size, dY, X_hat, *_flat(dgamma, dbeta, scale), dX)
+    rows = _flat(dgamma, dbeta, scale)
+    together(_project_all, len(dY), dY.size, dY, X_hat, *rows, dX)
     return dX
 
-# %% ../../nbs/engine/04_loops.ipynb #b252d07e
+# %% ../../nbs/engine/04_loops.ipynb #b3324da7
 SMALL = 2**11   # numbers below which NumPy is called
 
 def _step(run, arrays, numbers):
-    "The step that `run` computes from arrays of one shape, of which it changes the states, and from numbers."
+    """The step that `run` computes from arrays of one shape, of which it
+    changes the states, and from numbers."""
     g = arrays[-1]
-    if g.size < SMALL or any(A.shape != g.shape for A in arrays): return NotImplemented
+    alike = all(A.shape == g.shape for A in arrays)
+    if g.size < SMALL or not alike: return NotImplemented
     step = empty(g.shape, g.dtype)
     _each(run, (*arrays, step), *map(g.dtype.type, numbers))
     return step
 
+# %% ../../nbs/engine/04_loops.ipynb #b252d07e
 @shared
 def _momentum(part, start, stop, v, g, step, lr, momentum):
     v, g, step = v[start:stop], g[start:stop], step[start:stop]
@@ -337,8 +379,10 @@ def _rms(part, start, stop, v, g, step, lr, rho, rest, eps):
         step[k] = lr*(g[k]/(math.sqrt(v[k]) + eps))
 
 @shared
-def _adam(part, start, stop, m, v, g, step, a, b, beta1, rest1, beta2, rest2, eps):
-    m, v, g, step = m[start:stop], v[start:stop], g[start:stop], step[start:stop]
+def _adam(part, start, stop, m, v, g, step,
+          a, b, beta1, rest1, beta2, rest2, eps):
+    m, v = m[start:stop], v[start:stop]
+    g, step = g[start:stop], step[start:stop]
     for k in range(len(m)):
         m[k] = beta1*m[k] + rest1*g[k]
         v[k] = beta2*v[k] + rest2*(g[k]*g[k])
@@ -349,10 +393,13 @@ def _take(part, start, stop, param, step):
     param, step = param[start:stop], step[start:stop]
     for k in range(len(param)): param[k] -= step[k]
 
+# %% ../../nbs/engine/04_loops.ipynb #a49b0580
 @compiled
-def _momentum_all(team, parts, n, args): return share(_momentum, team, parts, n, args)
+def _momentum_all(team, parts, n, args):
+    return share(_momentum, team, parts, n, args)
 @compiled
-def _nesterov_all(team, parts, n, args): return share(_nesterov, team, parts, n, args)
+def _nesterov_all(team, parts, n, args):
+    return share(_nesterov, team, parts, n, args)
 @compiled
 def _rms_all(team, parts, n, args): return share(_rms, team, parts, n, args)
 @compiled
@@ -361,17 +408,24 @@ def _adam_all(team, parts, n, args): return share(_adam, team, parts, n, args)
 def _take_all(team, parts, n, args): return share(_take, team, parts, n, args)
 
 @offered
-def momentum_step(v, g, lr, momentum): return _step(_momentum_all, (v, g), (lr, momentum))
+def momentum_step(v, g, lr, momentum):
+    return _step(_momentum_all, (v, g), (lr, momentum))
 @offered
-def nesterov_step(w, g, lr, momentum): return _step(_nesterov_all, (w, g), (lr, momentum))
+def nesterov_step(w, g, lr, momentum):
+    return _step(_nesterov_all, (w, g), (lr, momentum))
 @offered
-def rms_step(v, g, lr, rho, eps): return _step(_rms_all, (v, g), (lr, rho, 1 - rho, eps))
+def rms_step(v, g, lr, rho, eps):
+    return _step(_rms_all, (v, g), (lr, rho, 1 - rho, eps))
 
 @offered
 def adam_step(m, v, g, lr, beta1, beta2, eps, t):
-    return _step(_adam_all, (m, v, g), (lr/(1 - beta1**t), 1/math.sqrt(1 - beta2**t), beta1, 1 - beta1, beta2, 1 - beta2, eps))
+    a, b = lr/(1 - beta1**t), 1/math.sqrt(1 - beta2**t)
+    numbers = a, b, beta1, 1 - beta1, beta2, 1 - beta2, eps
+    return _step(_adam_all, (m, v, g), numbers)
 
 @offered
 def take_step(param, step):
-    if param.size < SMALL or getattr(step, "shape", None) != param.shape or not param.flags.writeable: return NotImplemented
+    alike = getattr(step, "shape", None) == param.shape
+    if param.size < SMALL or not alike or not param.flags.writeable:
+        return NotImplemented
     _each(_take_all, (param, step))

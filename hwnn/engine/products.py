@@ -22,26 +22,35 @@ from .threads import empty
 
 # %% ../../nbs/engine/05_products.ipynb #f61d6a6c
 def _registers() -> tuple:
-    "Bytes of a vector register, and how many there are, of the processor that Numba compiles for."
-    names = binding.get_host_cpu_features().flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    """Bytes of a vector register, and how many there are, of the processor
+    that Numba compiles for."""
+    names = config.CPU_FEATURES
+    if names is None: names = binding.get_host_cpu_features().flatten()
     has = {name[1:] for name in names.split(",") if name.startswith("+")}
-    if "avx512f" in has and config.CPU_NAME in (None, binding.get_host_cpu_name()): return 64, 32
+    this = config.CPU_NAME in (None, binding.get_host_cpu_name())
+    if "avx512f" in has and this: return 64, 32
     if "avx" in has: return 32, 16
     return 16, 32 if "neon" in has else 16
 
 BYTES, REGISTERS = _registers()
-# A tile is ROWS rows by two vectors of sums. Two more registers hold columns and one a number. Each row also has an address in one of the
-# processor's other registers, and x86 has 16 of these: more than eight addresses would spill.
+# A tile is ROWS rows by two vectors of sums. Two more registers hold columns
+# and one a number. Each row also has an address in one of the processor's other
+# registers, and x86 has 16 of these: more than eight addresses would spill.
 ROWS = min(8, (REGISTERS - 3)//2)
-TALL = 8   # rows by one vector: an addition takes four cycles and two begin in each, so fewer sums would wait for each other
+# Rows by one vector: an addition takes four cycles and two begin in each, so
+# fewer sums would wait for each other.
+TALL = 8
 
 def inlined(
     fn,  # function of numbers, vectors and arrays
 ):
-    "Decorator: compile a function as part of each compiled function that calls it."
-    return njit(fn, forceinline=True, nogil=True, cache=fn.__module__.startswith("hwnn."), error_model="numpy", fastmath={"contract"})
+    """Decorator: compile a function as part of each compiled function that
+    calls it."""
+    kept = fn.__module__.startswith("hwnn.")
+    return njit(fn, forceinline=True, nogil=True, cache=kept,
+                error_model="numpy", fastmath={"contract"})
 
-# %% ../../nbs/engine/05_products.ipynb #08150fe7
+# %% ../../nbs/engine/05_products.ipynb #33d24fe4
 class _Lanes(types.Type):
     "The Numba type of the numbers that fill a register."
     def __init__(self, dtype):
@@ -50,51 +59,74 @@ class _Lanes(types.Type):
 
 @register_model(_Lanes)
 class _LanesModel(models.PrimitiveModel):
-    def __init__(self, dmm, lanes): super().__init__(dmm, lanes, ir.VectorType(dmm.lookup(lanes.dtype).get_value_type(), lanes.count))
+    def __init__(self, dmm, lanes):
+        number = dmm.lookup(lanes.dtype).get_value_type()
+        super().__init__(dmm, lanes, ir.VectorType(number, lanes.count))
 
 def _spread(builder, x, vector):
     "The number x in each place of a vector."
-    one = builder.insert_element(ir.Constant(vector, ir.Undefined), x, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0]*vector.count))
+    index, nothing = ir.IntType(32), ir.Constant(vector, ir.Undefined)
+    one = builder.insert_element(nothing, x, ir.Constant(index, 0))
+    zeros = ir.Constant(ir.VectorType(index, vector.count), [0]*vector.count)
+    return builder.shuffle_vector(one, one, zeros)
 
 def _plus(builder, k, n): return builder.add(k, ir.Constant(k.type, n))
 
+# %% ../../nbs/engine/05_products.ipynb #08150fe7
 class _Memory:
     "The numbers of the array that is argument `i` of an intrinsic."
     def __init__(self, context, builder, sig, args, i=0):
-        self.builder, self.vector, self.bytes = builder, context.get_value_type(_Lanes(sig.args[i].dtype)), sig.args[i].dtype.bitwidth//8
-        self.data = context.make_array(sig.args[i])(context, builder, args[i]).data
-    def number(self, k): return self.builder.load(self.builder.gep(self.data, [k]))
-    def lanes(self, k): return self.builder.bitcast(self.builder.gep(self.data, [k]), self.vector.as_pointer())
+        kind = sig.args[i]
+        self.builder, self.bytes = builder, kind.dtype.bitwidth//8
+        self.vector = context.get_value_type(_Lanes(kind.dtype))
+        self.data = context.make_array(kind)(context, builder, args[i]).data
+    def at(self, k): return self.builder.gep(self.data, [k])
+    def number(self, k): return self.builder.load(self.at(k))
+    def lanes(self, k):
+        return self.builder.bitcast(self.at(k), self.vector.as_pointer())
     def load(self, k): return self.builder.load(self.lanes(k), align=self.bytes)
-    def store(self, k, x): self.builder.store(x, self.lanes(k), align=self.bytes)
+    def store(self, k, x):
+        self.builder.store(x, self.lanes(k), align=self.bytes)
     def store_first(self, k, x, n):
         "Only the first n numbers."
-        places = ir.VectorType(n.type, x.type.count)
-        mask = self.builder.icmp_signed("<", ir.Constant(places, list(range(x.type.count))), _spread(self.builder, n, places))
-        args = [x, self.lanes(k), ir.Constant(ir.IntType(32), self.bytes), mask]
-        fn = f"llvm.masked.store.v{x.type.count}{x.type.element.intrinsic_name}.p0"
-        self.builder.call(get_or_insert_function(self.builder.module, ir.FunctionType(ir.VoidType(), [a.type for a in args]), fn), args)
+        builder, count = self.builder, x.type.count
+        places = ir.VectorType(n.type, count)
+        order = ir.Constant(places, list(range(count)))
+        mask = builder.icmp_signed("<", order, _spread(builder, n, places))
+        align = ir.Constant(ir.IntType(32), self.bytes)
+        args = [x, self.lanes(k), align, mask]
+        kind = ir.FunctionType(ir.VoidType(), [a.type for a in args])
+        fn = f"llvm.masked.store.v{count}{x.type.element.intrinsic_name}.p0"
+        builder.call(get_or_insert_function(builder.module, kind, fn), args)
 
 # %% ../../nbs/engine/05_products.ipynb #4a06c117
 @intrinsic(prefer_literal=True)
 def spaced(typing, first, step, count):
     "So many places in memory, `step` apart."
     def generate(context, builder, sig, args):
-        return context.make_tuple(builder, sig.return_type, [builder.add(args[0], builder.mul(args[1], ir.Constant(args[1].type, i))) for i in range(count.literal_value)])
-    return types.UniTuple(types.intp, count.literal_value)(types.intp, types.intp, count), generate
+        first, step, found = args[0], args[1], []
+        for i in range(count.literal_value):
+            far = builder.mul(step, ir.Constant(step.type, i))
+            found.append(builder.add(first, far))
+        return context.make_tuple(builder, sig.return_type, found)
+    result = types.UniTuple(types.intp, count.literal_value)
+    return result(types.intp, types.intp, count), generate
 
 @intrinsic(prefer_literal=True)
 def places(typing, table, first, count):
-    "So many places from number `first` of a table on; past its end the last one again."
+    """So many places from number `first` of a table on; past its end the last
+    one again."""
     def generate(context, builder, sig, args):
-        table, end = _Memory(context, builder, sig, args), context.make_array(sig.args[0])(context, builder, args[0]).nitems
-        last, found = _plus(builder, end, -1), []
+        array = context.make_array(sig.args[0])(context, builder, args[0])
+        numbers, found = _Memory(context, builder, sig, args), []
+        last = _plus(builder, array.nitems, -1)
         for i in range(count.literal_value):
             k = _plus(builder, args[1], i)
-            found.append(table.number(builder.select(builder.icmp_signed("<", k, last), k, last)))
+            inside = builder.icmp_signed("<", k, last)
+            found.append(numbers.number(builder.select(inside, k, last)))
         return context.make_tuple(builder, sig.return_type, found)
-    return types.UniTuple(types.intp, count.literal_value)(table, types.intp, count), generate
+    result = types.UniTuple(types.intp, count.literal_value)
+    return result(table, types.intp, count), generate
 
 # %% ../../nbs/engine/05_products.ipynb #045d6939
 @intrinsic(prefer_literal=True)
@@ -102,39 +134,55 @@ def take(typing, A, at, k, vectors):
     "From each place so many vectors, `k` numbers after it."
     def generate(context, builder, sig, args):
         A, k = _Memory(context, builder, sig, args), args[2]
-        rows = [builder.add(builder.extract_value(args[1], i), k) for i in range(at.count)]
-        return context.make_tuple(builder, sig.return_type, [A.load(_plus(builder, row, v*A.vector.count)) for row in rows for v in range(vectors.literal_value)])
-    return types.UniTuple(_Lanes(A.dtype), at.count*vectors.literal_value)(A, at, types.intp, vectors), generate
+        rows = [builder.extract_value(args[1], i) for i in range(at.count)]
+        rows = [builder.add(row, k) for row in rows]
+        found = [A.load(_plus(builder, row, v*A.vector.count))
+                 for row in rows for v in range(vectors.literal_value)]
+        return context.make_tuple(builder, sig.return_type, found)
+    result = types.UniTuple(_Lanes(A.dtype), at.count*vectors.literal_value)
+    return result(A, at, types.intp, vectors), generate
 
 @intrinsic
 def put(typing, A, at, k, sums, n):
-    "Write what `take` takes: of each row the first `n` numbers, or all where n is None."
+    """Write what `take` takes: of each row the first `n` numbers, or all where
+    n is None."""
     def generate(context, builder, sig, args):
-        A, k, vectors = _Memory(context, builder, sig, args), args[2], sums.count//at.count
+        A, vectors = _Memory(context, builder, sig, args), sums.count//at.count
         for i in range(sums.count):
             j, x = i % vectors*A.vector.count, builder.extract_value(args[3], i)
-            place = _plus(builder, builder.add(builder.extract_value(args[1], i//vectors), k), j)
+            row = builder.extract_value(args[1], i//vectors)
+            place = _plus(builder, builder.add(row, args[2]), j)
             if n is types.none: A.store(place, x)
             else: A.store_first(place, x, _plus(builder, args[4], -j))
         return context.get_dummy_value()
-    return types.void(A, at, types.intp, sums, types.none if n is types.none else types.intp), generate
+    count = types.none if n is types.none else types.intp
+    return types.void(A, at, types.intp, sums, count), generate
 
 # %% ../../nbs/engine/05_products.ipynb #714ef9aa
 @intrinsic
 def add_products(typing, sums, a, at, k, b, j, gap):
-    "The sums of a tile with the number of `a` in each row, `k` after its place, times the vectors of `b`, from `j` on and `gap` apart, added."
+    """The sums of a tile with the number of `a` in each row, `k` after its
+    place, times the vectors of `b`, from `j` on and `gap` apart, added."""
     def generate(context, builder, sig, args):
-        a, b, vectors = _Memory(context, builder, sig, args, 1), _Memory(context, builder, sig, args, 4), sums.count//at.count
-        right, added = [b.load(builder.add(args[5], builder.mul(args[6], ir.Constant(args[6].type, v)))) for v in range(vectors)], []
+        a, b = (_Memory(context, builder, sig, args, i) for i in (1, 4))
+        right, added = [], []
+        for v in range(sums.count//at.count):
+            far = builder.mul(args[6], ir.Constant(args[6].type, v))
+            right.append(b.load(builder.add(args[5], far)))
         for i in range(at.count):
-            x = _spread(builder, a.number(builder.add(builder.extract_value(args[2], i), args[3])), a.vector)
-            for w in right: added.append(builder.fadd(builder.extract_value(args[0], len(added)), builder.fmul(x, w, flags=("contract",)), flags=("contract",)))
+            place = builder.add(builder.extract_value(args[2], i), args[3])
+            x = _spread(builder, a.number(place), a.vector)
+            for w in right:
+                total = builder.extract_value(args[0], len(added))
+                product = builder.fmul(x, w, flags=("contract",))
+                added.append(builder.fadd(total, product, flags=("contract",)))
         return context.make_tuple(builder, sig.return_type, added)
     return sums(sums, a, at, types.intp, b, types.intp, types.intp), generate
 
 # %% ../../nbs/engine/05_products.ipynb #ecfd24fb
 def _operator(op, instruction):
-    "Teach Numba an operator of vectors, by the name of its instruction in LLVM; a number stands for a vector of it."
+    """Teach Numba an operator of vectors, by the name of its instruction in
+    LLVM; a number stands for a vector of it."""
     @intrinsic
     def apply(typing, x, y):
         def generate(context, builder, sig, args):
@@ -145,13 +193,16 @@ def _operator(op, instruction):
     def choose(x, y):
         if isinstance(y, _Lanes): return lambda x, y: apply(x, y)
 
-for op, instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")): _operator(op, instruction)
+for op, instruction in ((operator.add, "fadd"), (operator.sub, "fsub"),
+                        (operator.mul, "fmul")):
+    _operator(op, instruction)
 
 # %% ../../nbs/engine/05_products.ipynb #428b324a
 @inlined
 def _sums(a, at, steps, b, j, step, gap, sums):
     "The innermost loop of all products: the sums of a tile stay in registers."
-    for t in range(len(steps)): sums = add_products(sums, a, at, steps[t], b, j + t*step, gap)
+    for t in range(len(steps)):
+        sums = add_products(sums, a, at, steps[t], b, j + t*step, gap)
     return sums
 
 @inlined
@@ -161,28 +212,35 @@ def _put(c, out, j, sums, rest, width):
 
 @compiled
 def multiply(a, rows, steps, b, step, gap, c, outs, n, bias, add):
-    """c[outs[i] + j] = sum over t of a[rows[i] + steps[t]]*b[t, j], for all rows i and the first `n` columns j, plus bias[j], or plus what is there if `add`.
-    Row t of b begins `step` numbers after the one before, and each of its vectors `gap` after the one before. b and bias have whole vectors, and so has c if `add`."""
+    """c[outs[i] + j] = sum over t of a[rows[i] + steps[t]]*b[t, j], for all
+    rows i and the first `n` columns j, plus bias[j], or plus what is there if
+    `add`."""
+    # Row t of b begins `step` numbers after the one before, and each of its
+    # vectors `gap` after the one before. b and bias have whole vectors, and so
+    # has c if `add`.
     lanes = BYTES//a.itemsize
     for j in range(0, n, 2*lanes):
         k, rest = j//lanes*gap, n - j
         if rest > lanes:
             for i in range(0, len(rows), ROWS):
                 at, out = places(rows, i, ROWS), places(outs, i, ROWS)
-                sums = take(c, out, j, 2) if add else take(bias, spaced(j, 0, ROWS), 0, 2)
+                if add: sums = take(c, out, j, 2)
+                else: sums = take(bias, spaced(j, 0, ROWS), 0, 2)
                 sums = _sums(a, at, steps, b, k, step, gap, sums)
                 _put(c, out, j, sums, rest, 2*lanes)
         else:
             for i in range(0, len(rows), TALL):
                 at, out = places(rows, i, TALL), places(outs, i, TALL)
-                tall = take(c, out, j, 1) if add else take(bias, spaced(j, 0, TALL), 0, 1)
+                if add: tall = take(c, out, j, 1)
+                else: tall = take(bias, spaced(j, 0, TALL), 0, 1)
                 tall = _sums(a, at, steps, b, k, step, gap, tall)
                 _put(c, out, j, tall, rest, lanes)
 
 # %% ../../nbs/engine/05_products.ipynb #6f10e5ae
 @compiled
 def grid(first, shape, steps):
-    "The places of all points of a grid with three axes, in order, when a step along an axis is so many numbers."
+    """The places of all points of a grid with three axes, in order, when a step
+    along an axis is so many numbers."""
     table, p = np.empty(shape[0]*shape[1]*shape[2], np.int64), 0
     for n in range(shape[0]):
         for i in range(shape[1]):
@@ -197,25 +255,30 @@ def _whole(n, dtype):
     return -(-n//lanes)*lanes
 
 def _filled(A):
-    "The matrix A with zeros after its columns, up to whole vectors; A itself if it has them."
+    """The matrix A with zeros after its columns, up to whole vectors; A itself
+    if it has them."""
     if A.shape[1] == _whole(A.shape[1], A.dtype): return A
     B = np.zeros((len(A), _whole(A.shape[1], A.dtype)), A.dtype)
     B[:, :A.shape[1]] = A
     return B
 
 def _packed(A):
-    "The matrix A in the order in which a tile reads it: (vectors of columns, rows, lanes)."
-    return np.ascontiguousarray(_filled(A).reshape(len(A), -1, BYTES//A.itemsize).transpose(1, 0, 2))
+    """The matrix A in the order in which a tile reads it: (vectors of columns,
+    rows, lanes)."""
+    vectors = _filled(A).reshape(len(A), -1, BYTES//A.itemsize)
+    return np.ascontiguousarray(vectors.transpose(1, 0, 2))
 
 # %% ../../nbs/engine/05_products.ipynb #f8ef9003
 @shared
 def _rows(part, start, stop, a, rows, steps, B, bias, c, outs, n):
     "The rows of a product from start to stop, with n columns."
-    b, width = B.reshape(-1), B.shape[1]
-    multiply(a, rows[start:stop], steps, b, width, BYTES//a.itemsize, c, outs[start:stop], n, bias, False)
+    b, width, lanes = B.reshape(-1), B.shape[1], BYTES//a.itemsize
+    rows, outs = rows[start:stop], outs[start:stop]
+    multiply(a, rows, steps, b, width, lanes, c, outs, n, bias, False)
 
 @compiled
-def _rows_all(team, parts, n, args): return share(_rows, team, parts, n, args)
+def _rows_all(team, parts, n, args):
+    return share(_rows, team, parts, n, args)
 
 @compiled
 def _turned(W):
@@ -227,51 +290,50 @@ def _turned(W):
                 for r in range(i, min(i + 16, rows)): T[k, r] = W[r, k]
     return T
 
+# %% ../../nbs/engine/05_products.ipynb #6272a0da
 def _product(A, row, step, rows, B, bias):
-    "A @ B + bias: rows of A begin `row` numbers apart, and their numbers lie `step` apart."
+    """A @ B + bias: rows of A begin `row` numbers apart, and their numbers lie
+    `step` apart."""
     (inner, width), C = B.shape, empty((rows, B.shape[1]), A.dtype)
-    tables = [grid(0, (1, 1, count), (0, 0, gap)) for count, gap in ((rows, row), (inner, step), (rows, width))]
-    together(_rows_all, rows, C.size*inner//64, A.reshape(-1), *tables[:2], _filled(B), _filled(bias)[0], C.reshape(-1), tables[2], width)
+    counts = (rows, row), (inner, step), (rows, width)
+    begins, numbers, outs = (grid(0, (1, 1, count), (0, 0, gap))
+                             for count, gap in counts)
+    together(_rows_all, rows, C.size*inner//64, A.reshape(-1), begins, numbers,
+             _filled(B), _filled(bias)[0], C.reshape(-1), outs, width)
     return C
 
 def _large(rows, B_shape):
     "Whether the tile was faster than OpenBLAS."
     inner, width = B_shape
-    return BYTES == 64 and rows >= ROWS and 2**17 <= rows*inner*width and inner*width <= 2**19
+    enough = rows >= ROWS and rows*inner*width >= 2**17
+    return BYTES == 64 and enough and inner*width <= 2**19
 
 @offered
-def affine_map(X, W, b): return _product(X, X.shape[1], 1, len(X), W, b) if _large(len(X), W.shape) else NotImplemented
+def affine_map(X, W, b):
+    if not _large(len(X), W.shape): return NotImplemented
+    return _product(X, X.shape[1], 1, len(X), W, b)
 
 @offered
 def transposed_map(dZ, W):
     if len(dZ) < 32 or not _large(len(dZ), W.shape[::-1]): return NotImplemented
-    return _product(dZ, dZ.shape[1], 1, len(dZ), _turned(W), np.zeros((1, len(W)), W.dtype))
+    zeros = np.zeros((1, len(W)), W.dtype)
+    return _product(dZ, dZ.shape[1], 1, len(dZ), _turned(W), zeros)
 
 @offered
 def weight_gradient(X, dZ):
-    return _product(X, 1, X.shape[1], X.shape[1], dZ, np.zeros((1, dZ.shape[1]), X.dtype)) if _large(X.shape[1], dZ.shape) else NotImplemented
-
-# %% ../../nbs/engine/05_products.ipynb #8bf9c7bb
-def _work(pixels, W_shape, dtype):
-    "What a convolution amounts to, in the numbers from which threads are judged."
-    k_h, k_w, channels, n_out = W_shape
-    return pixels*k_h*k_w*channels*_whole(n_out, dtype)//64
-
-def _pays(what, pixels, W_shape, stride):
-    "Whether a kernel was faster than NumPy's path for so many pixels of Z in all shapes that were measured, for AVX2 and AVX-512; `what` is Z, dW or dX."
-    k_h, k_w, channels, n_out = W_shape
-    if k_h*k_w*channels*n_out > 64*pixels: return False   # W is used too seldom to be worth its packing
-    if what == "Z": return n_out > 1
-    if k_h*k_w == 1: return False                         # a single product of BLAS, without a bias to add
-    if what == "dW": return n_out > 3
-    return stride == (1, 1) or 4*n_out >= channels        # dX
+    if not _large(X.shape[1], dZ.shape): return NotImplemented
+    zeros = np.zeros((1, dZ.shape[1]), X.dtype)
+    return _product(X, 1, X.shape[1], X.shape[1], dZ, zeros)
 
 # %% ../../nbs/engine/05_products.ipynb #9e27bcb6
-SOME, STRIP, PRODUCTS = 2**13, 256, 2**15   # numbers of images at a time, pixels in a short sum, numbers scattered at a time: what stays in the cache
+# Numbers of images at a time, pixels in a short sum, numbers scattered at a
+# time: what stays in the cache.
+SOME, STRIP, PRODUCTS = 2**13, 256, 2**15
 
 @compiled
 def window(X, r, q, F):
-    "F = the part of the image X, (rows, cols, channels), that begins at (r, q), with zeros where it goes past X."
+    """F = the part of the image X, (rows, cols, channels), that begins at
+    (r, q), with zeros where it goes past X."""
     (rows, cols, channels), (f_rows, f_cols, _) = X.shape, F.shape
     first = min(max(0, -q), f_cols)
     end = max(first, min(f_cols, cols - q))
@@ -279,20 +341,26 @@ def window(X, r, q, F):
         f, inside = F[u].reshape(-1), 0 <= r + u < rows
         f[:first*channels if inside else f.size] = 0
         if inside:
-            part, x = f[first*channels:end*channels], X[r + u, q + first:].reshape(-1)
+            part = f[first*channels:end*channels]
+            x = X[r + u, q + first:].reshape(-1)
             for k in range(len(part)): part[k] = x[k]
             f[end*channels:] = 0
 
+# %% ../../nbs/engine/05_products.ipynb #51a5caf2
 @compiled
 def frames(X, pad, images):
-    "A buffer for as many padded images as are taken at a time, at most `images`."
+    """A buffer for as many padded images as are taken at a time, at most
+    `images`."""
     _, rows, cols, channels = X.shape
     some = max(1, min(images, SOME//(rows*cols*channels)))
-    return np.empty((some, rows + pad[0][0] + pad[0][1], cols + pad[1][0] + pad[1][1], channels), X.dtype)
+    high = rows + pad[0][0] + pad[0][1]
+    wide = cols + pad[1][0] + pad[1][1]
+    return np.empty((some, high, wide, channels), X.dtype)
 
 @inlined
 def _framed(X, n, some, pad, F):
-    "So many padded images from number n on: X itself where there is nothing to add, else in the buffer F."
+    """So many padded images from number n on: X itself where there is nothing
+    to add, else in the buffer F."""
     if pad == ((0, 0), (0, 0)): return X[n:n + some]
     for k in range(some): window(X[n + k], -pad[0][0], -pad[1][0], F[k])
     return F[:some]
@@ -301,29 +369,41 @@ def _framed(X, n, some, pad, F):
 def _windows(F, size, stride):
     "Where the windows of all outputs of the images F begin."
     some, rows, cols, channels = F.shape
-    return grid(0, (some, size[0], size[1]), (rows*cols*channels, stride[0]*cols*channels, stride[1]*channels))
+    steps = rows*cols*channels, stride[0]*cols*channels, stride[1]*channels
+    return grid(0, (some, size[0], size[1]), steps)
 
 @inlined
 def _taps(F, kernel):
     "Where the numbers of a window lie, seen from its beginning."
-    return grid(0, (1, kernel[0], kernel[1]*F.shape[3]), (0, F.shape[2]*F.shape[3], 1))
-
-# The parts: plain functions of images from start to stop. Of the sum over t in `multiply`, rows and steps are windows and taps in the forward
-# pass, taps and windows in that of dW, pixels and output channels where dX is scattered.
+    _, _, cols, channels = F.shape
+    return grid(0, (1, kernel[0], kernel[1]*channels), (0, cols*channels, 1))
 
 # %% ../../nbs/engine/05_products.ipynb #dddc914c
 @shared
 def _correlate(part, start, stop, X, kernels, bias, kernel, stride, pad, Z):
     "Z for the images from start to stop."
-    F, (_, rows, cols, n_out), (_, _, lanes) = frames(X, pad, stop - start), Z.shape, kernels.shape
-    windows, taps, outs = _windows(F, (rows, cols), stride), _taps(F, kernel), grid(0, (len(F), rows, cols), (rows*cols*n_out, cols*n_out, n_out))
+    F, (_, rows, cols, n_out) = frames(X, pad, stop - start), Z.shape
+    windows, taps = _windows(F, (rows, cols), stride), _taps(F, kernel)
+    steps = rows*cols*n_out, cols*n_out, n_out
+    outs = grid(0, (len(F), rows, cols), steps)
+    lanes, vector = kernels.shape[2], kernels[0].size
     for n in range(start, stop, len(F)):
         some = min(len(F), stop - n)
         images, count = _framed(X, n, some, pad, F), some*rows*cols
-        multiply(images.reshape(-1), windows[:count], taps, kernels, lanes, kernels[0].size, Z[n:].reshape(-1), outs[:count], n_out, bias, False)
+        x, z = images.reshape(-1), Z[n:].reshape(-1)
+        multiply(x, windows[:count], taps, kernels, lanes, vector, z,
+                 outs[:count], n_out, bias, False)
+
+# %% ../../nbs/engine/05_products.ipynb #2f026557
+def _work(pixels, W_shape, dtype):
+    """What a convolution amounts to, in the numbers from which threads are
+    judged."""
+    k_h, k_w, channels, n_out = W_shape
+    return pixels*k_h*k_w*channels*_whole(n_out, dtype)//64
 
 @compiled
-def _correlate_all(team, parts, n, args): return share(_correlate, team, parts, n, args)
+def _correlate_all(team, parts, n, args):
+    return share(_correlate, team, parts, n, args)
 
 def direct_correlate(
     X: np.ndarray,  # (batch, rows, cols, in_channels)
@@ -334,89 +414,126 @@ def direct_correlate(
     Z: np.ndarray,  # (batch, out_rows, out_cols, out_channels), overwritten
 ) -> np.ndarray:
     "`correlate` of the library, written into `Z`."
-    kernels, bias = _packed(W.reshape(-1, W.shape[3])), _filled(np.zeros((1, W.shape[3]), X.dtype) if b is None else b)[0]
-    together(_correlate_all, len(X), _work(Z[..., 0].size, W.shape, X.dtype), X, kernels, bias, W.shape[:2], stride, pad, Z)
+    zeros = np.zeros((1, W.shape[3]), X.dtype)
+    kernels = _packed(W.reshape(-1, W.shape[3]))
+    bias = _filled(zeros if b is None else b)[0]
+    work = _work(Z[..., 0].size, W.shape, X.dtype)
+    together(_correlate_all, len(X), work, X, kernels, bias, W.shape[:2],
+             stride, pad, Z)
     return Z
 
+# %% ../../nbs/engine/05_products.ipynb #01bdc452
 @inlined
 def add_rows(A, total):
-    "Add the rows of A to the total: four at a time, for each addition has to wait for the one before."
+    """Add the rows of A to the total: four at a time, for each addition has to
+    wait for the one before."""
     for i in range(0, len(A) - 3, 4):
-        for j in range(len(total)): total[j] += A[i, j] + A[i + 1, j] + (A[i + 2, j] + A[i + 3, j])
+        for j in range(len(total)):
+            total[j] += A[i, j] + A[i + 1, j] + (A[i + 2, j] + A[i + 3, j])
     for i in range(len(A)//4*4, len(A)):
         for j in range(len(total)): total[j] += A[i, j]
 
-# %% ../../nbs/engine/05_products.ipynb #01bdc452
 @shared
 def _weight_gradients(part, start, stop, X, dZ, kernel, stride, pad, dWs, dbs):
-    "Add the gradients of the images from start to stop to those of the part: dW (taps, whole vectors), and db in double precision."
+    """Add the gradients of the images from start to stop to those of the part:
+    dW (taps, whole vectors), and db in double precision."""
     dW, db = dWs[part], dbs[part]
-    F, (_, rows, cols, n_out), width = frames(X, pad, stop - start), dZ.shape, dW.shape[1]
-    windows, taps, outs, strip = _windows(F, (rows, cols), stride), _taps(F, kernel), grid(0, (1, 1, len(dW)), (0, 0, width)), np.zeros((STRIP, width), dZ.dtype)
+    (_, rows, cols, n_out), width = dZ.shape, dW.shape[1]
+    F, lanes = frames(X, pad, stop - start), BYTES//dW.itemsize
+    windows, taps = _windows(F, (rows, cols), stride), _taps(F, kernel)
+    outs = grid(0, (1, 1, len(dW)), (0, 0, width))
+    strip, dw = np.zeros((STRIP, width), dZ.dtype), dW.reshape(-1)
     for n in range(start, stop, len(F)):
         some = min(len(F), stop - n)
-        images, g = _framed(X, n, some, pad, F), dZ[n:n + some].reshape(-1, n_out)
+        x = _framed(X, n, some, pad, F).reshape(-1)
+        g = dZ[n:n + some].reshape(-1, n_out)
         for p in range(0, len(g), STRIP):
-            part = g[p:p + STRIP]
+            pixels = g[p:p + STRIP]
             if width != n_out:
-                for i in range(len(part)):
-                    for j in range(n_out): strip[i, j] = part[i, j]
-                part = strip[:len(part)]
-            add_rows(part, db)
-            multiply(images.reshape(-1), taps, windows[p:p + len(part)], part.reshape(-1), width, BYTES//dW.itemsize, dW.reshape(-1), outs, width, strip[0], True)
+                for i in range(len(pixels)):
+                    for j in range(n_out): strip[i, j] = pixels[i, j]
+                pixels = strip[:len(pixels)]
+            add_rows(pixels, db)
+            steps = windows[p:p + len(pixels)]
+            multiply(x, taps, steps, pixels.reshape(-1), width, lanes, dw, outs,
+                     width, strip[0], True)
 
+# %% ../../nbs/engine/05_products.ipynb #528cc2e0
 @compiled
-def _weight_gradients_all(team, parts, n, args): return share(_weight_gradients, team, parts, n, args)
+def _weight_gradients_all(team, parts, n, args):
+    return share(_weight_gradients, team, parts, n, args)
 
 def direct_weight_gradients(
     X: np.ndarray,        # (batch, rows, cols, in_channels)
-    dZ: np.ndarray,       # (batch, out_rows, out_cols, out_channels), gradient of the loss at the output
+    # (batch, out_rows, out_cols, out_channels), gradient of the loss at the
+    # output
+    dZ: np.ndarray,
     kernel_shape: tuple,  # (k_h, k_w)
     stride: tuple,        # (s_h, s_w)
     pad: tuple,           # ((top, bottom), (left, right))
 ):
     "`weight_gradients` of the library."
     (k_h, k_w), channels, n_out = kernel_shape, X.shape[3], dZ.shape[3]
-    work, width = _work(dZ[..., 0].size, (k_h, k_w, channels, n_out), X.dtype), _whole(n_out, X.dtype)
-    parts = count_parts(work)
-    dWs, dbs = np.zeros((parts, k_h*k_w*channels, width), X.dtype), np.zeros((parts, width))
-    together(_weight_gradients_all, len(X), work, X, dZ, kernel_shape, stride, pad, dWs, dbs, parts=parts)
-    dW, db = sum(dWs), sum(dbs)
-    return np.ascontiguousarray(dW[:, :n_out]).reshape(k_h, k_w, channels, n_out), db[None, :n_out].astype(X.dtype)
+    W_shape = k_h, k_w, channels, n_out
+    work = _work(dZ[..., 0].size, W_shape, X.dtype)
+    parts, width = count_parts(work), _whole(n_out, X.dtype)
+    dWs = np.zeros((parts, k_h*k_w*channels, width), X.dtype)
+    dbs = np.zeros((parts, width))
+    together(_weight_gradients_all, len(X), work, X, dZ, kernel_shape, stride,
+             pad, dWs, dbs, parts=parts)
+    dW, db = sum(dWs)[:, :n_out], sum(dbs)[None, :n_out]
+    return np.ascontiguousarray(dW).reshape(W_shape), db.astype(X.dtype)
 
 # %% ../../nbs/engine/05_products.ipynb #2fda61c1
 @shared
 def _scatter(part, start, stop, dZ, kernels, kernel, stride, pad, dX):
     "Each pixel of dZ times all taps, added up where its window lies."
-    F, (_, rows, cols, n_out), (vectors, _, lanes) = frames(dX, pad, stop - start), dZ.shape, kernels.shape
-    width, row, run = vectors*lanes, F.shape[2]*F.shape[3], kernel[1]*F.shape[3]
-    products, zeros = np.empty((max(ROWS, PRODUCTS//width), width), dX.dtype), np.zeros(width, dX.dtype)
-    windows, steps = _windows(F, (rows, cols), stride), grid(0, (1, 1, n_out), (0, 0, 1))
-    pixels, outs = grid(0, (1, 1, len(products)), (0, 0, n_out)), grid(0, (1, 1, len(products)), (0, 0, width))
+    F, (_, rows, cols, n_out) = frames(dX, pad, stop - start), dZ.shape
+    vectors, _, lanes = kernels.shape
+    width, vector = vectors*lanes, kernels[0].size
+    row, run = F.shape[2]*F.shape[3], kernel[1]*F.shape[3]
+    most = max(ROWS, PRODUCTS//width)
+    products = np.empty((most, width), dX.dtype)
+    zeros = np.zeros(width, dX.dtype)
+    windows = _windows(F, (rows, cols), stride)
+    steps = grid(0, (1, 1, n_out), (0, 0, 1))
+    pixels = grid(0, (1, 1, most), (0, 0, n_out))
+    outs = grid(0, (1, 1, most), (0, 0, width))
     for n in range(start, stop, len(F)):
         some = min(len(F), stop - n)
         f, g = F.reshape(-1), dZ[n:n + some].reshape(-1, n_out)
         f[:] = 0
-        for p in range(0, len(g), len(products)):
-            count = min(len(products), len(g) - p)
-            multiply(g[p:].reshape(-1), pixels[:count], steps, kernels, lanes, kernels[0].size, products.reshape(-1), outs[:count], width, zeros, False)
+        for p in range(0, len(g), most):
+            count = min(most, len(g) - p)
+            multiply(g[p:].reshape(-1), pixels[:count], steps, kernels, lanes,
+                     vector, products.reshape(-1), outs[:count], width, zeros,
+                     False)
             for i in range(count):
                 for u in range(kernel[0]):
-                    total, part = f[windows[p + i] + u*row:], products[i, u*run:(u + 1)*run]
-                    for q in range(run): total[q] += part[q]
+                    total = f[windows[p + i] + u*row:]
+                    taps = products[i, u*run:(u + 1)*run]
+                    for q in range(run): total[q] += taps[q]
         for k in range(some): window(F[k], pad[0][0], pad[1][0], dX[n + k])
 
+# %% ../../nbs/engine/05_products.ipynb #61dbd21c
 @compiled
-def _scatter_all(team, parts, n, args): return share(_scatter, team, parts, n, args)
+def _scatter_all(team, parts, n, args):
+    return share(_scatter, team, parts, n, args)
 
 def _scattered(dZ, W, shape, stride, pad):
-    "`input_gradient` for strides, and for few input channels, which would leave most of each vector empty."
-    kernels, dX = _packed(W.reshape(-1, W.shape[3]).T), empty((len(dZ), *shape, W.shape[2]), W.dtype)
-    together(_scatter_all, len(dZ), _work(dZ[..., 0].size, W.shape, W.dtype), dZ, kernels, W.shape[:2], stride, pad, dX)
+    """`input_gradient` for strides, and for few input channels, which would
+    leave most of each vector empty."""
+    kernels = _packed(W.reshape(-1, W.shape[3]).T)
+    dX = empty((len(dZ), *shape, W.shape[2]), W.dtype)
+    work = _work(dZ[..., 0].size, W.shape, W.dtype)
+    together(_scatter_all, len(dZ), work, dZ, kernels, W.shape[:2], stride, pad,
+             dX)
     return dX
 
 def direct_input_gradient(
-    dZ: np.ndarray,  # (batch, out_rows, out_cols, out_channels), gradient of the loss at the output
+    # (batch, out_rows, out_cols, out_channels), gradient of the loss at the
+    # output
+    dZ: np.ndarray,
     W: np.ndarray,   # (k_h, k_w, in_channels, out_channels)
     shape: tuple,    # (rows, cols) of the input
     stride: tuple,   # (s_h, s_w)
@@ -425,7 +542,26 @@ def direct_input_gradient(
     "`input_gradient` of the library."
     (k_h, k_w, channels, n_out), ((top, bottom), (left, right)) = W.shape, pad
     taps = k_h*k_w*channels
-    spared = k_h*k_w*_whole(channels, W.dtype) - _whole(taps, W.dtype)   # lanes that scattering does not leave empty
-    if stride != (1, 1) or spared*n_out > 8*taps: return _scattered(dZ, W, shape, stride, pad)
-    flipped, dX = np.ascontiguousarray(W[::-1, ::-1].transpose(0, 1, 3, 2)), empty((len(dZ), *shape, channels), W.dtype)
-    return direct_correlate(dZ, flipped, None, (1, 1), ((k_h - 1 - top, k_h - 1 - bottom), (k_w - 1 - left, k_w - 1 - right)), dX)
+    # Lanes that scattering does not leave empty.
+    spared = k_h*k_w*_whole(channels, W.dtype) - _whole(taps, W.dtype)
+    if stride != (1, 1) or spared*n_out > 8*taps:
+        return _scattered(dZ, W, shape, stride, pad)
+    flipped = np.ascontiguousarray(W[::-1, ::-1].transpose(0, 1, 3, 2))
+    dX = empty((len(dZ), *shape, channels), W.dtype)
+    around = ((k_h - 1 - top, k_h - 1 - bottom),
+              (k_w - 1 - left, k_w - 1 - right))
+    return direct_correlate(dZ, flipped, None, (1, 1), around, dX)
+
+# %% ../../nbs/engine/05_products.ipynb #44a322b4
+def _pays(what, pixels, W_shape, stride):
+    """Whether a kernel was faster than NumPy's path for so many pixels of Z in
+    all shapes that were measured, for AVX2 and AVX-512; `what` is Z, dW or
+    dX."""
+    k_h, k_w, channels, n_out = W_shape
+    # W is used too seldom to be worth its packing.
+    if k_h*k_w*channels*n_out > 64*pixels: return False
+    if what == "Z": return n_out > 1
+    # A single product of BLAS, without a bias to add.
+    if k_h*k_w == 1: return False
+    if what == "dW": return n_out > 3
+    return stride == (1, 1) or 4*n_out >= channels   # dX

@@ -24,27 +24,38 @@ from . import OFFERS, blocks
 NUMPY = OFFERS[blocks.__name__]
 
 # %% ../../nbs/engine/00_table.ipynb #c37c96f8
-COMPILED = ["loops", "products", "winograd"]   # files; of two functions with one name the later one takes over
+# files; of two functions with one name the later one takes over
+COMPILED = ["loops", "products", "winograd"]
 
 @cache
 def compiled() -> dict:
-    "name -> compiled function; an empty dict where Numba is not installed or does not work."
+    """name -> compiled function; an empty dict where Numba is not installed
+    or does not work."""
     if not find_spec("numba"): return {}
     try:
-        if import_module("numba").config.DISABLE_JIT: raise ImportError("NUMBA_DISABLE_JIT is set")   # what is written for the compiler cannot run without it
+        # What is written for the compiler cannot run without it.
+        if import_module("numba").config.DISABLE_JIT:
+            raise ImportError("NUMBA_DISABLE_JIT is set")
         _forget_older()
-        return {name: fn for file in COMPILED for name, fn in OFFERS.get(import_module(f"hwnn.engine.{file}").__name__, {}).items()}
-    except (ImportError, RuntimeError) as error:   # NumPy is newer than this Numba knows; there is no folder where it may keep what it compiles
-        warnings.warn(f"hwnn goes on without Numba, which is installed but cannot be used: {error}")
+        modules = [import_module(f"hwnn.engine.{file}") for file in COMPILED]
+        return {name: fn for module in modules
+                for name, fn in OFFERS.get(module.__name__, {}).items()}
+    except (ImportError, RuntimeError) as error:
+        # NumPy is newer than this Numba knows, or there is no folder where
+        # it may keep what it compiles.
+        warnings.warn("hwnn goes on without Numba, which is installed "
+                      f"but cannot be used: {error}")
         return {}
 
 def _forget_older():
-    """Numba keeps what it has compiled until the file of the function changes, and does not look at others whose functions were compiled into it.
-    So here everything goes that is older than any of the files."""
+    """Numba keeps what it has compiled until the file of the function changes,
+    and does not look at others whose functions were compiled into it. So here
+    everything goes that is older than any of the files."""
     folder = Path(blocks.__file__).parent
     newest = max(file.stat().st_mtime for file in folder.glob("*.py"))
     for kept in folder.glob("__pycache__/*.nbi"):
-        with suppress(FileNotFoundError):   # another process does the same
+        # suppressed: another process does the same
+        with suppress(FileNotFoundError):
             if kept.stat().st_mtime < newest: kept.unlink()
 
 # %% ../../nbs/engine/00_table.ipynb #ff86c603
@@ -53,10 +64,14 @@ _on = True
 def use_fast(
     on: bool,  # whether compiled functions take over
 ):
-    "Switch the compiled functions on or off; they are on where Numba is installed. Raises TypeError unless `on` is a bool, ImportError when they are asked for and Numba is not there."
+    """Switch the compiled functions on or off; they are on where Numba is
+    installed. Raises TypeError unless `on` is a bool, ImportError when they
+    are asked for and Numba is not there."""
     global _on
     check_flag("use_fast", "on", on)
-    if on and not compiled(): raise ImportError("use_fast: expected a working Numba, found none; install it with: pip install 'hwnn[fast]'")
+    if on and not compiled():
+        raise ImportError("use_fast: expected a working Numba, found none; "
+                          "install it with: pip install 'hwnn[fast]'")
     _on = bool(on)
 
 def is_fast() -> bool:
@@ -68,26 +83,35 @@ def run(
     fn,     # function of the library
     *args,  # its arguments
 ):
-    "What `fn(*args)` returns, from the compiled function of its name, the one that calls it in blocks and threads, or itself."
-    name, dtype, suits = fn.__name__, None, is_fast() and fn.__name__ in compiled()
+    """What `fn(*args)` returns, from the compiled function of its name, the
+    one that calls it in blocks and threads, or itself."""
+    name, dtype = fn.__name__, None
+    suits = is_fast() and name in compiled()
     for a in args:
         if isinstance(a, np.ndarray):
             if type(a) not in _PLAIN: return fn(*args)
             dtype = dtype or a.dtype
             suits = suits and a.dtype == dtype and a.flags.c_contiguous
     if suits and dtype in FLOATS[:2]:
-        result = compiled()[name](*args) if (name, dtype) in _met else _first(name, dtype, args)
+        met = (name, dtype) in _met
+        result = compiled()[name](*args) if met else _first(name, dtype, args)
         if result is not NotImplemented: return result
     return NUMPY[name](fn, *args) if name in NUMPY else fn(*args)
 
-_PLAIN, _met = (np.ndarray, np.memmap), set()   # kinds of arrays; names and dtypes that were met before
+# kinds of arrays; names and dtypes that were met before
+_PLAIN, _met = (np.ndarray, np.memmap), set()
+
+_NOTE = "hwnn compiles {} for {}, and keeps it for the next time"
 
 def _first(name, dtype, args):
-    "The first call of a compiled function: after a second, say what is being waited for."
+    """The first call of a compiled function: after a second, say what is
+    being waited for."""
     _met.add((name, dtype))
     if not _watched(): return compiled()[name](*args)
-    note = Timer(1, print, [f"hwnn compiles {name} for {dtype}, and keeps it for the next time"], dict(file=sys.stderr, flush=True))
-    with suppress(RuntimeError): note.start()   # where no thread can be started, nothing is said
+    note = Timer(1, print, [_NOTE.format(name, dtype)],
+                 dict(file=sys.stderr, flush=True))
+    # where no thread can be started, nothing is said
+    with suppress(RuntimeError): note.start()
     try: return compiled()[name](*args)
     finally: note.cancel()
 

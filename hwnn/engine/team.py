@@ -14,105 +14,141 @@ import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_process_triple
 from numba import njit, types
-from numba.core.cgutils import alloca_once_value, get_or_insert_function, unpack_tuple
+from numba.core.cgutils import (alloca_once_value, get_or_insert_function,
+                                unpack_tuple)
 from numba.extending import intrinsic
 
 from . import threads
 
 # %% ../../nbs/engine/03_team.ipynb #06c2e543
 def compiled(
-    fn,  # function of numbers and arrays, in the part of Python that Numba knows
+    # function of numbers and arrays, in the part of Python that Numba knows
+    fn,
 ):
-    "Decorator: compile a function when it is first called with arguments of these types."
-    return njit(fn, nogil=True, cache=fn.__module__.startswith("hwnn."), error_model="numpy", fastmath={"contract"})
+    """Decorator: compile a function when it is first called with arguments of
+    these types."""
+    kept = fn.__module__.startswith("hwnn.")
+    return njit(fn, nogil=True, cache=kept, error_model="numpy",
+                fastmath={"contract"})
 
 # %% ../../nbs/engine/03_team.ipynb #31ac0415
-TASK, ARGUMENTS, ITEMS, PARTS, FAILED, NEXT, OPEN, INSIDE = 0, 1, 2, 3, 4, 8, 16, 24   # where things stand in the team's array
+# Where things stand in the team's array.
+TASK, ARGUMENTS, ITEMS, PARTS, FAILED = 0, 1, 2, 3, 4
+NEXT, OPEN, INSIDE = 8, 16, 24
 _INT = ir.IntType(64)
 
 def _word(context, builder, array, team, k):
     "A pointer to number `k` of the team's array."
-    return builder.gep(context.make_array(array)(context, builder, team).data, [k])
+    data = context.make_array(array)(context, builder, team).data
+    return builder.gep(data, [k])
 
 @intrinsic
 def read(typing, team, k):
     "Number `k` of `team`."
-    def generate(context, builder, sig, args): return builder.load_atomic(_word(context, builder, sig.args[0], *args), "seq_cst", 8)
+    def generate(context, builder, sig, args):
+        word = _word(context, builder, sig.args[0], *args)
+        return builder.load_atomic(word, "seq_cst", 8)
     return types.int64(team, types.intp), generate
 
 @intrinsic
 def write(typing, team, k, x):
     "Set number `k` of `team` to `x`."
     def generate(context, builder, sig, args):
-        builder.store_atomic(args[2], _word(context, builder, sig.args[0], *args[:2]), "seq_cst", 8)
+        word = _word(context, builder, sig.args[0], *args[:2])
+        builder.store_atomic(args[2], word, "seq_cst", 8)
         return context.get_dummy_value()
     return types.void(team, types.intp, types.int64), generate
 
 @intrinsic
 def add(typing, team, k, x):
     "Add `x` to number `k` of `team`; returns what it was before."
-    def generate(context, builder, sig, args): return builder.atomic_rmw("add", _word(context, builder, sig.args[0], *args[:2]), args[2], "seq_cst")
+    def generate(context, builder, sig, args):
+        word = _word(context, builder, sig.args[0], *args[:2])
+        return builder.atomic_rmw("add", word, args[2], "seq_cst")
     return types.int64(team, types.intp, types.int64), generate
 
 # %% ../../nbs/engine/03_team.ipynb #9542b54c
-_ENTRY = ir.FunctionType(_INT, [_INT]*4)   # whether it failed, from the address of the arguments, part, start, stop
+# Whether it failed, from the address of the arguments, part, start, stop.
+_ENTRY = ir.FunctionType(_INT, [_INT]*4)
 
 def shared(
-    fn,  # function of (part, start, stop, *args), in the part of Python that Numba knows
+    # function of (part, start, stop, *args), in the part of Python that Numba
+    # knows
+    fn,
 ):
     "Decorator: compile `fn`, for `share` to call."
     task = compiled(fn)
     @intrinsic
     def publish(typing, team, args):
-        signature = types.Dispatcher(task).get_call_type(typing, (types.int64, types.int64, types.int64, *args.types), {})
+        kinds = types.int64, types.int64, types.int64, *args.types
+        signature = types.Dispatcher(task).get_call_type(typing, kinds, {})
         def generate(context, builder, sig, values):
-            entry = _entry(context, builder.module, task.get_compile_result(signature), args)
-            for k, pointer in ((TASK, entry), (ARGUMENTS, alloca_once_value(builder, values[1]))):
-                builder.store(builder.ptrtoint(pointer, _INT), _word(context, builder, sig.args[0], values[0], ir.Constant(_INT, k)))
+            result = task.get_compile_result(signature)
+            entry = _entry(context, builder.module, result, args)
+            arguments = alloca_once_value(builder, values[1])
+            for k, pointer in ((TASK, entry), (ARGUMENTS, arguments)):
+                place = values[0], ir.Constant(_INT, k)
+                word = _word(context, builder, sig.args[0], *place)
+                builder.store(builder.ptrtoint(pointer, _INT), word)
             return context.get_dummy_value()
         return types.void(team, args), generate
     return publish
 
+# %% ../../nbs/engine/03_team.ipynb #72ef6d08
 def _entry(context, module, task, args):
     "A function that unpacks the arguments and calls the compiled `task`."
     context.add_linking_libs([task.library])
     entry = ir.Function(module, _ENTRY, module.get_unique_name("part"))
     entry.linkage = "internal"
     builder = ir.IRBuilder(entry.append_basic_block())
-    values = unpack_tuple(builder, builder.load(builder.inttoptr(entry.args[0], context.get_value_type(args).as_pointer())))
+    kind = context.get_value_type(args).as_pointer()
+    address = builder.inttoptr(entry.args[0], kind)
+    values = unpack_tuple(builder, builder.load(address))
     callee = context.declare_function(module, task.fndesc)
-    status, _ = context.call_conv.call_function(builder, callee, task.signature.return_type, task.signature.args, [*entry.args[1:], *values])
+    status, _ = context.call_conv.call_function(
+        builder, callee, task.signature.return_type, task.signature.args,
+        [*entry.args[1:], *values])
     builder.ret(builder.zext(status.is_error, _INT))
     return entry
 
 @intrinsic
 def call(typing, task, arguments, part, start, stop):
-    "Call the function at the address `task` for one part; returns 1 if it failed, else 0."
-    def generate(context, builder, sig, args): return builder.call(builder.inttoptr(args[0], _ENTRY.as_pointer()), args[1:])
+    """Call the function at the address `task` for one part; returns 1 if it
+    failed, else 0."""
+    def generate(context, builder, sig, args):
+        entry = builder.inttoptr(args[0], _ENTRY.as_pointer())
+        return builder.call(entry, args[1:])
     return types.int64(*[types.int64]*5), generate
 
 # %% ../../nbs/engine/03_team.ipynb #a88ac278
 _x86 = get_process_triple().startswith("x86_64")
+_PAUSE = ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"
 
 @intrinsic
 def pause(typing):
     "Let a moment pass."
     def generate(context, builder, sig, args):
-        if _x86: builder.call(get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"), [])
+        if _x86:
+            builder.call(get_or_insert_function(builder.module, *_PAUSE), [])
         return context.get_dummy_value()
     return types.void(), generate
 
 # %% ../../nbs/engine/03_team.ipynb #8abe4112
 @compiled
 def _take_parts(team):
-    parts, items, part = read(team, PARTS), read(team, ITEMS), add(team, NEXT, 1)
+    parts, items = read(team, PARTS), read(team, ITEMS)
+    part = add(team, NEXT, 1)
     while part < parts:
-        if call(read(team, TASK), read(team, ARGUMENTS), part, items*part//parts, items*(part + 1)//parts): write(team, FAILED, 1)
+        start, stop = items*part//parts, items*(part + 1)//parts
+        task, arguments = read(team, TASK), read(team, ARGUMENTS)
+        if call(task, arguments, part, start, stop): write(team, FAILED, 1)
         part = add(team, NEXT, 1)
 
 @njit(nogil=True)   # not kept on disk: it is compiled into those who call it
 def share(publish, team, parts, items, args):
-    "Do the parts of `range(items)` together with whoever helps; returns 1 if one of them failed, else 0. `publish`: what `shared` made; `team`: (64,), int64."
+    """Do the parts of `range(items)` together with whoever helps; returns 1 if
+    one of them failed, else 0. `publish`: what `shared` made; `team`: (64,),
+    int64."""
     publish(team, args)
     write(team, FAILED, 0)
     write(team, ITEMS, items)
@@ -124,9 +160,11 @@ def share(publish, team, parts, items, args):
     while read(team, INSIDE) > 0: pause()
     return read(team, FAILED)
 
+# %% ../../nbs/engine/03_team.ipynb #3eea45bf
 @compiled
 def help_out(team, watched, seen, patience):
-    "Take parts of what is shared, until there has been nothing for `patience` looks, or until `watched` is no longer `seen`."
+    """Take parts of what is shared, until there has been nothing for `patience`
+    looks, or until `watched` is no longer `seen`."""
     looks = 0
     while looks < patience and read(watched, 0) == seen:
         looks += 1
@@ -138,31 +176,44 @@ def help_out(team, watched, seen, patience):
             add(team, INSIDE, -1)
 
 # %% ../../nbs/engine/03_team.ipynb #6b67ed37
-WORTH, WAKE, PATIENCE = 2**13, 2**15, 20_000   # numbers from which it pays to share with a thread that is awake, and to wake one; looks before it sleeps
+# Numbers from which it pays to share with a thread that is awake, and to wake
+# one; looks before it sleeps.
+WORTH, WAKE, PATIENCE = 2**13, 2**15, 20_000
 _team, _awake = np.zeros(64, np.int64), set()
 
 def count_parts(
-    size: int,  # how many numbers there are to work on, by which the worth of threads is judged
+    # how many numbers there are to work on, by which the worth of threads is
+    # judged
+    size: int,
 ) -> int:
     "Into how many parts such work is divided."
     return threads.get_threads() if size >= WORTH else 1
 
 def together(
-    run,         # compiled function of (team, parts, n, args), which returns what `share` returns
+    # compiled function of (team, parts, n, args), which returns what `share`
+    # returns
+    run,
     n: int,      # how many items there are: examples, rows
     size: int,   # how many numbers there are to work on
     *args,       # of the function that is shared
-    parts=None,  # for how many parts there are arrays among `args`; `count_parts(size)` unless given
+    # for how many parts there are arrays among `args`; `count_parts(size)`
+    # unless given
+    parts=None,
 ):
-    "Call `run`, and let our threads help. Raises MemoryError when a part found no room for its buffers."
+    """Call `run`, and let our threads help. Raises MemoryError when a part
+    found no room for its buffers."""
     parts = parts or count_parts(size)
     if parts > 1 and not threads.busy.locked():
         with threads.busy:
             if size >= WAKE and len(_awake) < parts - 1: _wake(parts - 1)
             failed = run(_team, parts, n, args)
-    else: failed = run(np.zeros(64, np.int64), parts, n, args)   # alone, in the same parts
-    if failed: raise MemoryError(f"{run.__name__}: expected memory for the buffers of {parts} parts, found none")
+    # Alone, in the same parts.
+    else: failed = run(np.zeros(64, np.int64), parts, n, args)
+    if failed:
+        raise MemoryError(f"{run.__name__}: expected memory for the buffers of "
+                          f"{parts} parts, found none")
 
+# %% ../../nbs/engine/03_team.ipynb #e1410f9f
 def _attend(k, seen):
     _awake.add(k)   # again, for it may have left an earlier call just now
     help_out(_team, threads.posted, seen, PATIENCE)
@@ -173,13 +224,18 @@ def _wake(helpers):
     begun = []
     try:
         _awake.update(range(helpers))
-        threads.call([partial(_attend, k, threads.posted[0] + 1) for k in range(helpers)], begun)
+        seen = threads.posted[0] + 1
+        tasks = [partial(_attend, k, seen) for k in range(helpers)]
+        threads.call(tasks, begun)
     finally:
-        if len(begun) < helpers: _awake.clear()   # who has been called all the same adds itself
+        # Who has been called all the same adds itself.
+        if len(begun) < helpers: _awake.clear()
 
+# %% ../../nbs/engine/03_team.ipynb #3340bbbd
 def _forget():
     "A forked process has none of our threads."
     _team[:] = 0
     _awake.clear()
 
-if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

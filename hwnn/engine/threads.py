@@ -24,7 +24,8 @@ from ..checks import check_number
 # %% ../../nbs/engine/01_threads.ipynb #da6471a3
 @cache
 def _blas():
-    "The BLAS libraries of this process, as threadpoolctl's controller. Looked up once: it takes a few milliseconds."
+    """The BLAS libraries of this process, as threadpoolctl's controller.
+    Looked up once: it takes a few milliseconds."""
     from threadpoolctl import ThreadpoolController
     return ThreadpoolController().select(user_api="blas")
 
@@ -32,20 +33,27 @@ def _tell_blas(counts):
     "Let each BLAS library use so many threads."
     for library, count in zip(_blas().lib_controllers, counts):
         library.set_num_threads(count)
-        # Since threadpoolctl 3.8 one Python thread controls OpenBLAS, and what others set is ignored, until that one lets go.
-        if hasattr(library, "clear_controlling_thread"): library.clear_controlling_thread()
+        # Since threadpoolctl 3.8 one Python thread controls OpenBLAS, and what
+        # others set is ignored, until that one lets go.
+        let_go = getattr(library, "clear_controlling_thread", None)
+        if let_go: let_go()
 
-def _blas_threads(): return [library.get_num_threads() for library in _blas().lib_controllers]
+def _blas_threads():
+    return [library.get_num_threads() for library in _blas().lib_controllers]
 
 # %% ../../nbs/engine/01_threads.ipynb #878a9b2d
 class one_blas_thread:
-    "A context in which BLAS uses one thread; when no thread is in such a context any more, it uses as many as before."
-    lock, inside, before = Lock(), WeakSet(), None   # a context that an interrupt ends while it is entered is forgotten
+    """A context in which BLAS uses one thread; when no thread is in such a
+    context any more, it uses as many as before."""
+    # A WeakSet forgets a context that an interrupt ends while it is entered.
+    lock, inside, before = Lock(), WeakSet(), None
 
     def __enter__(self):
         cls = type(self)
         with cls.lock:
-            if cls.before is None:   # it is not when an interrupt came before the number was given back
+            # It is not None when an interrupt came before the number was
+            # given back.
+            if cls.before is None:
                 cls.before = _blas_threads()
                 _tell_blas([1]*len(cls.before))
             cls.inside.add(self)
@@ -62,54 +70,75 @@ class one_blas_thread:
 _chosen = None   # what set_threads was told
 
 def get_threads() -> int:
-    "How many threads the library uses: what `set_threads` was told, else as many as BLAS, one for each core."
+    """How many threads the library uses: what `set_threads` was told, else as
+    many as BLAS, one for each core."""
     if _chosen: return _chosen
     counts = one_blas_thread.before or _blas_threads()
-    return max(counts) if counts else os.cpu_count() or 1   # which takes longer to ask
+    # The number of cores takes longer to ask for.
+    return max(counts) if counts else os.cpu_count() or 1
 
 # %% ../../nbs/engine/01_threads.ipynb #6821fa39
 def set_threads(
     n: int,  # number of threads, 1 to 1024
 ):
-    "Use `n` threads from now on, in the library and in NumPy's matrix product. Raises TypeError and ValueError unless `n` is an integer from 1 to 1024."
+    """Use `n` threads from now on, in the library and in NumPy's matrix
+    product. Raises TypeError and ValueError unless `n` is an integer from 1
+    to 1024."""
     global _chosen
     check_number("set_threads", "n", n, integer=True, at_least=1, at_most=1024)
     _chosen = int(n)
     counts = [_chosen]*len(_blas().lib_controllers)
     with one_blas_thread.lock:
-        if one_blas_thread.inside: one_blas_thread.before = counts   # the last one out tells BLAS
+        if one_blas_thread.inside:
+            one_blas_thread.before = counts   # the last one out tells BLAS
         else:
             one_blas_thread.before = None
             _tell_blas(counts)
 
-# %% ../../nbs/engine/01_threads.ipynb #4f7da40d
+# %% ../../nbs/engine/01_threads.ipynb #8227f4e1
 WORTH = 2**17   # numbers from which a second thread pays
 busy, _pool = Lock(), (0, None)
-posted = np.zeros(1, np.int64)   # how often our threads were called: who stays awake for other work looks at it, and leaves
+# How often our threads were called: who stays awake for other work looks at
+# it, and leaves.
+posted = np.zeros(1, np.int64)
 
 def call(
     tasks: list,  # one for each thread: functions without arguments
-    begun: list,  # where their futures are added; fewer where no thread can be started
+    # where their futures are added; fewer where no thread can be started
+    begun: list,
 ):
     "Let each task be called by a thread of ours."
     global _pool
     posted[0] += 1
-    if _pool[0] <= len(tasks): _pool = len(tasks) + 1, ThreadPoolExecutor(len(tasks) + 1, "hwnn")
+    if _pool[0] <= len(tasks):
+        room = len(tasks) + 1   # one may still be awake for other work
+        _pool = room, ThreadPoolExecutor(room, "hwnn")
     try:
-        for task in tasks: begun.append(_pool[1].submit(copy_context().run, task))
-    except RuntimeError: _pool = 0, None   # what waits for a thread goes with the pool
+        for task in tasks:
+            begun.append(_pool[1].submit(copy_context().run, task))
+    # What waits for a thread goes with the pool.
+    except RuntimeError: _pool = 0, None
 
+# %% ../../nbs/engine/01_threads.ipynb #4f7da40d
 def parallel(
-    fn,         # function of (start, stop), which does its part of range(n) and may return something
+    # function of (start, stop), which does its part of range(n) and may return
+    # something
+    fn,
     n: int,     # how many items there are: examples, rows
-    size: int,  # how many numbers all of them hold together, by which the worth of threads is judged
+    # how many numbers all of them hold together, by which the worth of threads
+    # is judged
+    size: int,
 ) -> list:
-    "What `fn` returns for each part of `range(n)`: one part for each thread, or a single one where threads do not pay. BLAS has one thread in each. An exception in a part is raised here, after the others have ended."
+    """What `fn` returns for each part of `range(n)`: one part for each thread,
+    or a single one where threads do not pay. BLAS has one thread in each. An
+    exception in a part is raised here, after the others have ended."""
     threads = min(get_threads(), n) if size >= WORTH else 1
-    with one_blas_thread(): return _in_parts(fn, n, threads) if threads > 1 else [fn(0, n)]
+    with one_blas_thread():
+        return _in_parts(fn, n, threads) if threads > 1 else [fn(0, n)]
 
 def _in_parts(fn, n, threads):
-    parts, outs = deque((k, n*k//threads, n*(k + 1)//threads) for k in range(threads)), [None]*threads
+    parts = deque((k, n*k//threads, n*(k + 1)//threads) for k in range(threads))
+    outs = [None]*threads
     def work():
         with suppress(IndexError):   # until nothing is left
             while True:
@@ -127,8 +156,10 @@ def _outcome(fn, *args):
     try: return fn(*args), None
     except BaseException as error: return None, error
 
+# %% ../../nbs/engine/01_threads.ipynb #2e650248
 def _together(work, parts, threads):
-    "Call `work` in so many threads, and return when all that has begun has ended."
+    """Call `work` in so many threads, and return when all that has begun has
+    ended."""
     helpers = []
     try:
         call([work]*(threads - 1), helpers)
@@ -138,7 +169,8 @@ def _together(work, parts, threads):
         _wait(helpers)
 
 def _wait(helpers):
-    "Wait for those who have begun: they write into arrays of the caller, and an interrupt has to wait for them too."
+    """Wait for those who have begun: they write into arrays of the caller, and
+    an interrupt has to wait for them too."""
     try:
         for helper in helpers: helper.cancel() or helper.result()
     finally:
@@ -147,28 +179,36 @@ def _wait(helpers):
 # %% ../../nbs/engine/01_threads.ipynb #ee3a2b08
 def _after_fork():
     global busy, _pool
-    busy, _pool, one_blas_thread.lock, one_blas_thread.inside = Lock(), (0, None), Lock(), WeakSet()
+    busy, _pool = Lock(), (0, None)
+    one_blas_thread.lock, one_blas_thread.inside = Lock(), WeakSet()
 
-if hasattr(os, "register_at_fork"): os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 # %% ../../nbs/engine/01_threads.ipynb #ebe3de14
-LARGE, SPARE = 2**18, 2**28     # bytes: of an array whose memory is kept, at least; of all memory that is kept, at most
-_spare = defaultdict(list)      # bytes -> memory of this size that arrays have left
+# Bytes: of an array whose memory is kept, at least; of all memory that is kept,
+# at most.
+LARGE, SPARE = 2**18, 2**28
+_spare = defaultdict(list)   # bytes -> memory of this size, left by arrays
 
 def empty(
     shape: tuple,  # of the array
     dtype,         # of the array
 ) -> np.ndarray:
-    "An array with any contents, like `np.empty`; if it is large, in memory that another array has left."
+    """An array with any contents, like `np.empty`; if it is large, in memory
+    that another array has left."""
     count, dtype = math.prod(shape), np.dtype(dtype)
     size = count*dtype.itemsize
     if size < LARGE: return np.empty(shape, dtype)
     try: memory = _spare[size].pop()
     except IndexError: memory = memoryview(np.empty(size, np.uint8))
-    array = np.frombuffer(memory, dtype)   # views hold on to it: np.ndarray(shape, dtype, memory) they would pass over
+    # Views hold on to this array; np.ndarray(shape, dtype, memory) they would
+    # pass over, and hold on to the memory alone.
+    array = np.frombuffer(memory, dtype)
     finalize(array, _leave, memory).atexit = False
     return array.reshape(shape)
 
 def _leave(memory):
-    if sum(size*len(found) for size, found in list(_spare.items())) + memory.nbytes > SPARE: _spare.clear()
+    kept = sum(size*len(found) for size, found in list(_spare.items()))
+    if kept + memory.nbytes > SPARE: _spare.clear()
     _spare[memory.nbytes].append(memory)

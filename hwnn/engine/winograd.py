@@ -9,7 +9,9 @@ __all__ = ['TILES', 'winograd_correlate', 'winograd_weight_gradients', 'correlat
 import numpy as np
 
 from . import offered
-from .products import (_pays, _work, add_rows, BYTES, direct_correlate, direct_input_gradient, direct_weight_gradients, grid, inlined, multiply, put, spaced, take, window)
+from .products import (
+    _pays, _work, add_rows, BYTES, direct_correlate, direct_input_gradient,
+    direct_weight_gradients, grid, inlined, multiply, put, spaced, take, window)
 from .team import compiled, count_parts, share, shared, together
 from .threads import empty
 
@@ -46,16 +48,24 @@ def _by_G_T(x):
 
 # %% ../../nbs/engine/06_winograd.ipynb #287e9247
 def _both_ways(by, n, m):
-    "T x T^T for the matrix T that `by` multiplies n numbers with, to make m of them."
+    """T x T^T for the matrix T that `by` multiplies n numbers with, to make m
+    of them."""
     @inlined
     def transform(x, k, down, right, half, y, j, y_down, y_right):
         lanes = BYTES//half.itemsize
-        for q in range(n): put(half, spaced(q*lanes, n*lanes, m), 0, by(take(x, spaced(k + q*right, down, n), 0, 1)), None)
-        for i in range(m): put(y, spaced(j + i*y_down, y_right, m), 0, by(take(half, spaced(i*n*lanes, lanes, n), 0, 1)), None)
+        for q in range(n):
+            column = take(x, spaced(k + q*right, down, n), 0, 1)
+            put(half, spaced(q*lanes, n*lanes, m), 0, by(column), None)
+        for i in range(m):
+            row = take(half, spaced(i*n*lanes, lanes, n), 0, 1)
+            put(y, spaced(j + i*y_down, y_right, m), 0, by(row), None)
     return transform
 
-_split, _join, _spread = _both_ways(_by_B_T, 6, 6), _both_ways(_by_A_T, 6, 4), _both_ways(_by_A, 4, 6)   # of inputs, products and gradients
-_widen, _narrow = _both_ways(_by_G, 3, 6), _both_ways(_by_G_T, 6, 3)                                      # of kernels and their gradients
+# Of inputs, products and gradients.
+_split, _join = _both_ways(_by_B_T, 6, 6), _both_ways(_by_A_T, 6, 4)
+_spread = _both_ways(_by_A, 4, 6)
+# Of kernels and their gradients.
+_widen, _narrow = _both_ways(_by_G, 3, 6), _both_ways(_by_G_T, 6, 3)
 
 # %% ../../nbs/engine/06_winograd.ipynb #59224531
 TILES = 2**17   # numbers in a block of transformed tiles
@@ -67,34 +77,45 @@ def _some(n_in, n_out, t_w):
 @compiled
 def _split_rows(X, start, stop, t_h, top, left, F, V):
     "B^T x B for the rows of tiles from start to stop, into V."
-    (f_rows, f_cols, channels), (_, room, _), lanes, half = F.shape, V.shape, BYTES//F.itemsize, np.empty(36*BYTES//F.itemsize, F.dtype)
-    f, v, line, place, tile = F.reshape(-1), V.reshape(-1), f_cols*channels, room*channels, 0
+    (_, f_cols, channels), lanes = F.shape, BYTES//F.itemsize
+    line, place, tile = f_cols*channels, V.shape[1]*channels, 0
+    f, v, half = F.reshape(-1), V.reshape(-1), np.empty(36*lanes, F.dtype)
     for k in range(start, stop):
         window(X[k//t_h], 4*(k % t_h) - top, -left, F)
         for t in range(f_cols//4):
-            for c in range(0, channels, lanes): _split(f, 4*t*channels + c, line, channels, half, v, tile*channels + c, 6*place, place)
+            for c in range(0, channels, lanes):
+                _split(f, 4*t*channels + c, line, channels, half,
+                       v, tile*channels + c, 6*place, place)
             tile += 1
 
 @compiled
 def _spread_rows(dZ, start, stop, t_h, F, D, db):
-    "A g A^T for the rows of tiles from start to stop, into D, and the sum of all g added to db."
-    (f_rows, f_cols, channels), (_, room, _), lanes, half = F.shape, D.shape, BYTES//F.itemsize, np.empty(24*BYTES//F.itemsize, F.dtype)
-    f, d, line, place, tile = F.reshape(-1), D.reshape(-1), f_cols*channels, room*channels, 0
+    """A g A^T for the rows of tiles from start to stop, into D, and the sum of
+    all g added to db."""
+    (_, f_cols, channels), lanes = F.shape, BYTES//F.itemsize
+    line, place, tile = f_cols*channels, D.shape[1]*channels, 0
+    f, d, half = F.reshape(-1), D.reshape(-1), np.empty(24*lanes, F.dtype)
     for k in range(start, stop):
         window(dZ[k//t_h], 4*(k % t_h), 0, F)
         add_rows(F.reshape(-1, channels), db)
         for t in range(f_cols//4):
-            for c in range(0, channels, lanes): _spread(f, 4*t*channels + c, line, channels, half, d, tile*channels + c, 6*place, place)
+            for c in range(0, channels, lanes):
+                _spread(f, 4*t*channels + c, line, channels, half,
+                        d, tile*channels + c, 6*place, place)
             tile += 1
 
+# %% ../../nbs/engine/06_winograd.ipynb #5118c21b
 @compiled
 def _join_rows(M, b, start, stop, t_h, F, Z):
     "A^T m A + b for the rows of tiles from start to stop, into Z."
-    (_, f_cols, channels), (_, room, _), lanes, half = F.shape, M.shape, BYTES//F.itemsize, np.empty(24*BYTES//F.itemsize, F.dtype)
-    f, m, line, place, tile = F.reshape(-1), M.reshape(-1), f_cols*channels, room*channels, 0
+    (_, f_cols, channels), lanes = F.shape, BYTES//F.itemsize
+    line, place, tile = f_cols*channels, M.shape[1]*channels, 0
+    f, m, half = F.reshape(-1), M.reshape(-1), np.empty(24*lanes, F.dtype)
     for k in range(start, stop):
         for t in range(f_cols//4):
-            for c in range(0, channels, lanes): _join(m, tile*channels + c, 6*place, place, half, f, 4*t*channels + c, line, channels)
+            for c in range(0, channels, lanes):
+                _join(m, tile*channels + c, 6*place, place, half,
+                      f, 4*t*channels + c, line, channels)
             tile += 1
         image, r = Z[k//t_h], 4*(k % t_h)
         for u in range(min(4, len(image) - r)):
@@ -105,122 +126,172 @@ def _join_rows(M, b, start, stop, t_h, F, Z):
 # %% ../../nbs/engine/06_winograd.ipynb #b73d6ec6
 @shared
 def _kernels(part, start, stop, W, U):
-    "G w G^T for the input channels from start to stop, (36, vectors of outputs, n_in, lanes)."
-    (_, _, n_in, n_out), lanes, half = W.shape, BYTES//W.itemsize, np.empty(18*BYTES//W.itemsize, W.dtype)
+    """G w G^T for the input channels from start to stop, (36, vectors of
+    outputs, n_in, lanes)."""
+    (_, _, n_in, n_out), lanes = W.shape, BYTES//W.itemsize
+    half = np.empty(18*lanes, W.dtype)
     w, u, place = W.reshape(-1), U.reshape(-1), n_in*n_out
     for c in range(start, stop):
-        for m in range(0, n_out, lanes): _widen(w, c*n_out + m, 3*place, place, half, u, (m//lanes*n_in + c)*lanes, 6*place, place)
+        for m in range(0, n_out, lanes):
+            vector = (m//lanes*n_in + c)*lanes
+            _widen(w, c*n_out + m, 3*place, place, half,
+                   u, vector, 6*place, place)
 
 @compiled
 def _kernel_gradients(T, dW):
     "G^T t G, for all kernels."
-    (_, n_in, n_out), lanes, half = T.shape, BYTES//T.itemsize, np.empty(18*BYTES//T.itemsize, T.dtype)
+    (_, n_in, n_out), lanes = T.shape, BYTES//T.itemsize
+    half = np.empty(18*lanes, T.dtype)
     t, d, place = T.reshape(-1), dW.reshape(-1), n_in*n_out
-    for k in range(0, place, lanes): _narrow(t, k, 6*place, place, half, d, k, 3*place, place)
+    for k in range(0, place, lanes):
+        _narrow(t, k, 6*place, place, half, d, k, 3*place, place)
 
 # %% ../../nbs/engine/06_winograd.ipynb #40b647d7
 @shared
 def _forward(part, start, stop, X, U, b, tiles, pad, some, Z):
     "Z for the rows of tiles from start to stop, some at a time."
     (t_h, t_w), n_in, n_out, lanes = tiles, X.shape[3], Z.shape[3], U.shape[3]
-    F, G = np.empty((6, 4*t_w + 2, n_in), X.dtype), np.empty((4, 4*t_w, n_out), X.dtype)
-    V, M, zeros = np.empty((36, some*t_w, n_in), X.dtype), np.empty((36, some*t_w, n_out), X.dtype), np.zeros(n_out, X.dtype)
-    rows, channels, outs = grid(0, (1, some, t_w), (0, t_w*n_in, n_in)), grid(0, (1, 1, n_in), (0, 0, 1)), grid(0, (1, some, t_w), (0, t_w*n_out, n_out))
+    F = np.empty((6, 4*t_w + 2, n_in), X.dtype)
+    G = np.empty((4, 4*t_w, n_out), X.dtype)
+    V = np.empty((36, some*t_w, n_in), X.dtype)
+    M = np.empty((36, some*t_w, n_out), X.dtype)
+    rows = grid(0, (1, some, t_w), (0, t_w*n_in, n_in))
+    channels = grid(0, (1, 1, n_in), (0, 0, 1))
+    outs = grid(0, (1, some, t_w), (0, t_w*n_out, n_out))
+    zeros = np.zeros(n_out, X.dtype)
     for first in range(start, stop, some):
         last = min(first + some, stop)
         count = (last - first)*t_w
         _split_rows(X, first, last, t_h, pad[0][0], pad[1][0], F, V)
-        for k in range(36): multiply(V[k].reshape(-1), rows[:count], channels, U[k].reshape(-1), lanes, n_in*lanes, M[k].reshape(-1), outs[:count], n_out, zeros, False)
+        for k in range(36):
+            v, u, m = V[k].reshape(-1), U[k].reshape(-1), M[k].reshape(-1)
+            multiply(v, rows[:count], channels, u, lanes, n_in*lanes, m,
+                     outs[:count], n_out, zeros, False)
         _join_rows(M, b, first, last, t_h, G, Z)
 
+# %% ../../nbs/engine/06_winograd.ipynb #86db4fe2
 @shared
 def _backward(part, start, stop, X, dZ, tiles, pad, some, Ts, dbs):
-    "Add the products for dW and the sum for db of the rows of tiles from start to stop to those of the part."
+    """Add the products for dW and the sum for db of the rows of tiles from
+    start to stop to those of the part."""
     T, db = Ts[part], dbs[part]
-    (t_h, t_w), n_in, n_out, lanes = tiles, X.shape[3], dZ.shape[3], BYTES//X.itemsize
-    F, G = np.empty((6, 4*t_w + 2, n_in), X.dtype), np.empty((4, 4*t_w, n_out), X.dtype)
-    V, D = np.empty((36, some*t_w, n_in), X.dtype), np.empty((36, some*t_w, n_out), X.dtype)
-    rows, channels, outs = grid(0, (1, some, t_w), (0, t_w*n_in, n_in)), grid(0, (1, 1, n_in), (0, 0, 1)), grid(0, (1, 1, n_in), (0, 0, n_out))
+    (t_h, t_w), n_in, n_out = tiles, X.shape[3], dZ.shape[3]
+    F = np.empty((6, 4*t_w + 2, n_in), X.dtype)
+    G = np.empty((4, 4*t_w, n_out), X.dtype)
+    V = np.empty((36, some*t_w, n_in), X.dtype)
+    D = np.empty((36, some*t_w, n_out), X.dtype)
+    rows = grid(0, (1, some, t_w), (0, t_w*n_in, n_in))
+    channels = grid(0, (1, 1, n_in), (0, 0, 1))
+    outs = grid(0, (1, 1, n_in), (0, 0, n_out))
+    unused, lanes = F.reshape(-1), BYTES//X.itemsize   # in place of a bias
     for first in range(start, stop, some):
         last = min(first + some, stop)
         count = (last - first)*t_w
         _split_rows(X, first, last, t_h, pad[0][0], pad[1][0], F, V)
         _spread_rows(dZ, first, last, t_h, G, D, db)
-        for k in range(36): multiply(V[k].reshape(-1), channels, rows[:count], D[k].reshape(-1), n_out, lanes, T[k].reshape(-1), outs, n_out, F.reshape(-1), True)
+        for k in range(36):
+            v, d, t = V[k].reshape(-1), D[k].reshape(-1), T[k].reshape(-1)
+            multiply(v, channels, rows[:count], d, n_out, lanes, t, outs, n_out,
+                     unused, True)
 
 # %% ../../nbs/engine/06_winograd.ipynb #503c32ad
 @compiled
-def _kernels_all(team, parts, n, args): return share(_kernels, team, parts, n, args)
+def _kernels_all(team, parts, n, args):
+    return share(_kernels, team, parts, n, args)
 @compiled
-def _forward_all(team, parts, n, args): return share(_forward, team, parts, n, args)
+def _forward_all(team, parts, n, args):
+    return share(_forward, team, parts, n, args)
 @compiled
-def _backward_all(team, parts, n, args): return share(_backward, team, parts, n, args)
+def _backward_all(team, parts, n, args):
+    return share(_backward, team, parts, n, args)
 
 def _grid(size):
     "Rows and columns of tiles that cover outputs of this size."
     return -(-size[0]//4), -(-size[1]//4)
 
 def winograd_correlate(
-    X: np.ndarray,  # (batch, rows, cols, in_channels), channels in whole vectors
+    # (batch, rows, cols, in_channels), channels in whole vectors
+    X: np.ndarray,
     W: np.ndarray,  # (3, 3, in_channels, out_channels)
     b,              # (1, out_channels), or None for no bias
     pad: tuple,     # ((top, bottom), (left, right)); negative numbers crop
     Z: np.ndarray,  # (batch, out_rows, out_cols, out_channels), overwritten
 ) -> np.ndarray:
-    "`correlate` of the library for 3 by 3 kernels at stride 1, by (3), written into `Z`."
-    "`correlate` for channels in whole vectors."
-    (_, _, n_in, n_out), tiles, lanes = W.shape, _grid(Z.shape[1:3]), BYTES//X.itemsize
-    U, bias, some = np.empty((36, n_out//lanes, n_in, lanes), X.dtype), np.zeros(n_out, X.dtype) if b is None else b[0], _some(n_in, n_out, tiles[1])
+    """`correlate` of the library for 3 by 3 kernels at stride 1 and channels in
+    whole vectors, by (3), written into `Z`."""
+    (_, _, n_in, n_out), tiles = W.shape, _grid(Z.shape[1:3])
+    lanes, some = BYTES//X.itemsize, _some(n_in, n_out, tiles[1])
+    U = np.empty((36, n_out//lanes, n_in, lanes), X.dtype)
+    bias = np.zeros(n_out, X.dtype) if b is None else b[0]
+    work = _work(Z[..., 0].size, W.shape, X.dtype)//4
     together(_kernels_all, n_in, U.size, W, U)
-    together(_forward_all, len(X)*tiles[0], _work(Z[..., 0].size, W.shape, X.dtype)//4, X, U, bias, tiles, pad, some, Z)
+    together(_forward_all, len(X)*tiles[0], work, X, U, bias, tiles, pad, some,
+             Z)
     return Z
 
+# %% ../../nbs/engine/06_winograd.ipynb #0bccf578
 def winograd_weight_gradients(
-    X: np.ndarray,   # (batch, rows, cols, in_channels), channels in whole vectors
-    dZ: np.ndarray,  # (batch, out_rows, out_cols, out_channels), gradient of the loss at the output
-    pad: tuple,      # ((top, bottom), (left, right))
+    # (batch, rows, cols, in_channels), channels in whole vectors
+    X: np.ndarray,
+    # (batch, out_rows, out_cols, out_channels), gradient of the loss at the
+    # output
+    dZ: np.ndarray,
+    pad: tuple,  # ((top, bottom), (left, right))
 ):
-    "`weight_gradients` of the library for 3 by 3 kernels at stride 1, by (4)."
-    "`weight_gradients` for channels in whole vectors."
+    """`weight_gradients` of the library for 3 by 3 kernels at stride 1 and
+    channels in whole vectors, by (4)."""
     n_in, n_out, tiles = X.shape[3], dZ.shape[3], _grid(dZ.shape[1:3])
-    some = 2*_some(n_in, n_out, tiles[1])   # longer sums, fewer additions to the totals
+    # Longer sums, fewer additions to the totals.
+    some = 2*_some(n_in, n_out, tiles[1])
     work = _work(dZ[..., 0].size, (3, 3, n_in, n_out), X.dtype)//4
     parts = count_parts(work)
-    Ts, dbs = np.zeros((parts, 36, n_in, n_out), X.dtype), np.zeros((parts, n_out))
-    together(_backward_all, len(X)*tiles[0], work, X, dZ, tiles, pad, some, Ts, dbs, parts=parts)
+    Ts = np.zeros((parts, 36, n_in, n_out), X.dtype)
+    dbs = np.zeros((parts, n_out))
+    together(_backward_all, len(X)*tiles[0], work, X, dZ, tiles, pad, some, Ts,
+             dbs, parts=parts)
     dW = np.empty((3, 3, n_in, n_out), X.dtype)
     _kernel_gradients(sum(Ts), dW)
     return dW, sum(dbs)[None].astype(X.dtype)
 
+# %% ../../nbs/engine/06_winograd.ipynb #a90dbf55
 def _saves(W_shape, stride, size, dtype):
     "Whether tiles of whole vectors of channels multiply less than windows do."
-    (k_h, k_w, n_in, n_out), lanes, (t_h, t_w), (rows, cols) = W_shape, BYTES//np.dtype(dtype).itemsize, _grid(size), size
-    return (k_h, k_w) == (3, 3) and stride == (1, 1) and n_in % lanes == n_out % lanes == 0 and 36*t_h*t_w < 9*rows*cols
+    (k_h, k_w, n_in, n_out), (rows, cols) = W_shape, size
+    (t_h, t_w), lanes = _grid(size), BYTES//np.dtype(dtype).itemsize
+    made_for = (k_h, k_w) == (3, 3) and stride == (1, 1)
+    whole = n_in % lanes == n_out % lanes == 0
+    return made_for and whole and 36*t_h*t_w < 9*rows*cols
 
 # %% ../../nbs/engine/06_winograd.ipynb #284932f6
 def _room(X, W, stride, pad):
     "An array for the output."
-    rows, cols = ((n + sum(p) - k)//s + 1 for n, p, k, s in zip(X.shape[1:3], pad, W.shape, stride))
+    axes = zip(X.shape[1:3], pad, W.shape, stride)
+    rows, cols = ((n + sum(p) - k)//s + 1 for n, p, k, s in axes)
     return empty((len(X), rows, cols, W.shape[3]), X.dtype)
 
 @offered
 def correlate(X, W, b, stride, pad):
     Z = _room(X, W, stride, pad)
     if not _pays("Z", Z[..., 0].size, W.shape, stride): return NotImplemented
-    if _saves(W.shape, stride, Z.shape[1:3], X.dtype): return winograd_correlate(X, W, b, pad, Z)
+    if _saves(W.shape, stride, Z.shape[1:3], X.dtype):
+        return winograd_correlate(X, W, b, pad, Z)
     return direct_correlate(X, W, b, stride, pad, Z)
 
 @offered
 def weight_gradients(X, dZ, kernel_shape, stride, pad):
     W_shape = *kernel_shape, X.shape[3], dZ.shape[3]
     if not _pays("dW", dZ[..., 0].size, W_shape, stride): return NotImplemented
-    if _saves(W_shape, stride, dZ.shape[1:3], X.dtype): return winograd_weight_gradients(X, dZ, pad)
+    if _saves(W_shape, stride, dZ.shape[1:3], X.dtype):
+        return winograd_weight_gradients(X, dZ, pad)
     return direct_weight_gradients(X, dZ, kernel_shape, stride, pad)
 
 @offered
 def input_gradient(dZ, W, shape, stride, pad):
     if not _pays("dX", dZ[..., 0].size, W.shape, stride): return NotImplemented
-    if not _saves(W.shape, stride, shape, W.dtype): return direct_input_gradient(dZ, W, shape, stride, pad)
+    if not _saves(W.shape, stride, shape, W.dtype):
+        return direct_input_gradient(dZ, W, shape, stride, pad)
     (top, bottom), (left, right) = pad
-    flipped, dX = np.ascontiguousarray(W[::-1, ::-1].transpose(0, 1, 3, 2)), empty((len(dZ), *shape, W.shape[2]), W.dtype)
-    return winograd_correlate(dZ, flipped, None, ((2 - top, 2 - bottom), (2 - left, 2 - right)), dX)
+    around = (2 - top, 2 - bottom), (2 - left, 2 - right)
+    flipped = np.ascontiguousarray(W[::-1, ::-1].transpose(0, 1, 3, 2))
+    dX = empty((len(dZ), *shape, W.shape[2]), W.dtype)
+    return winograd_correlate(dZ, flipped, None, around, dX)
