@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BYTES', 'REGISTERS', 'ROWS', 'TALL', 'SOME', 'STRIP', 'PRODUCTS', 'inlined', 'spaced', 'places', 'take', 'put',
-           'add_products', 'multiply', 'grid', 'affine_map', 'transposed_map', 'weight_gradient', 'window', 'frames',
-           'direct_correlate', 'add_rows', 'direct_weight_gradients', 'direct_input_gradient']
+           'add_products', 'multiply', 'grid', 'window', 'frames', 'direct_correlate', 'add_rows',
+           'direct_weight_gradients', 'direct_input_gradient']
 
 # %% ../../nbs/engine/05_products.ipynb #0d270382
 import operator
@@ -267,63 +267,6 @@ def _packed(A):
     rows, lanes)."""
     vectors = _filled(A).reshape(len(A), -1, BYTES//A.itemsize)
     return np.ascontiguousarray(vectors.transpose(1, 0, 2))
-
-# %% ../../nbs/engine/05_products.ipynb #f8ef9003
-@shared
-def _rows(part, start, stop, a, rows, steps, B, bias, c, outs, n):
-    "The rows of a product from start to stop, with n columns."
-    b, width, lanes = B.reshape(-1), B.shape[1], BYTES//a.itemsize
-    rows, outs = rows[start:stop], outs[start:stop]
-    multiply(a, rows, steps, b, width, lanes, c, outs, n, bias, False)
-
-@compiled
-def _rows_all(team, parts, n, args):
-    return share(_rows, team, parts, n, args)
-
-@compiled
-def _turned(W):
-    "The transpose, block by block."
-    (rows, cols), T = W.shape, np.empty((W.shape[1], W.shape[0]), W.dtype)
-    for i in range(0, rows, 16):
-        for j in range(0, cols, 16):
-            for k in range(j, min(j + 16, cols)):
-                for r in range(i, min(i + 16, rows)): T[k, r] = W[r, k]
-    return T
-
-# %% ../../nbs/engine/05_products.ipynb #6272a0da
-def _product(A, row, step, rows, B, bias):
-    """A @ B + bias: rows of A begin `row` numbers apart, and their numbers lie
-    `step` apart."""
-    (inner, width), C = B.shape, empty((rows, B.shape[1]), A.dtype)
-    counts = (rows, row), (inner, step), (rows, width)
-    begins, numbers, outs = (grid(0, (1, 1, count), (0, 0, gap))
-                             for count, gap in counts)
-    together(_rows_all, rows, C.size*inner//64, A.reshape(-1), begins, numbers,
-             _filled(B), _filled(bias)[0], C.reshape(-1), outs, width)
-    return C
-
-def _large(rows, B_shape):
-    "Whether the tile was faster than OpenBLAS."
-    inner, width = B_shape
-    enough = rows >= ROWS and rows*inner*width >= 2**17
-    return BYTES == 64 and enough and inner*width <= 2**19
-
-@offered
-def affine_map(X, W, b):
-    if not _large(len(X), W.shape): return NotImplemented
-    return _product(X, X.shape[1], 1, len(X), W, b)
-
-@offered
-def transposed_map(dZ, W):
-    if len(dZ) < 32 or not _large(len(dZ), W.shape[::-1]): return NotImplemented
-    zeros = np.zeros((1, len(W)), W.dtype)
-    return _product(dZ, dZ.shape[1], 1, len(dZ), _turned(W), zeros)
-
-@offered
-def weight_gradient(X, dZ):
-    if not _large(X.shape[1], dZ.shape): return NotImplemented
-    zeros = np.zeros((1, dZ.shape[1]), X.dtype)
-    return _product(X, 1, X.shape[1], X.shape[1], dZ, zeros)
 
 # %% ../../nbs/engine/05_products.ipynb #9e27bcb6
 # Numbers of images at a time, pixels in a short sum, numbers scattered at a
