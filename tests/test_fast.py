@@ -364,3 +364,17 @@ def test_a_mean_over_padding_alone_is_zero():
     expected = np.zeros((1, 2, 3, 3))
     expected[0, 0, 0] = 1
     np.testing.assert_array_equal(Y, expected)
+
+
+def test_machine_code_from_disk_gives_the_same_bits(tmp_path):
+    "What is compiled in this process and what an earlier one left: the second run loads it."
+    code = """import hashlib, numpy as np
+from hwnn.engine.table import compiled
+rng = np.random.default_rng(0)
+m, v, g, A = (rng.normal(size=(300, 100)).astype("f4") for _ in range(4))
+v *= v
+outs = [compiled()["adam_step"](m, v, g, 0.001, 0.9, 0.999, 1e-8, 3), compiled()["rms_step"](v, g, 0.01, 0.9, 1e-8), *compiled()["statistics"](A), m, v]
+print(hashlib.sha256(b"".join(np.ascontiguousarray(out).tobytes() for out in outs)).hexdigest())"""
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(hwnn.__file__).parents[1])}
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout for _ in range(2)]
+    assert runs[0] == runs[1] and any(tmp_path.rglob("*.nbi"))

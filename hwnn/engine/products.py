@@ -48,7 +48,7 @@ def inlined(
     calls it."""
     kept = fn.__module__.startswith("hwnn.")
     return njit(fn, forceinline=True, nogil=True, cache=kept,
-                error_model="numpy", fastmath={"contract"})
+                error_model="numpy")
 
 # %% ../../nbs/engine/05_products.ipynb #33d24fe4
 class _Lanes(types.Type):

@@ -28,8 +28,7 @@ def compiled(
     """Decorator: compile a function when it is first called with arguments of
     these types."""
     kept = fn.__module__.startswith("hwnn.")
-    return njit(fn, nogil=True, cache=kept, error_model="numpy",
-                fastmath={"contract"})
+    return njit(fn, nogil=True, cache=kept, error_model="numpy")
 
 # %% ../../nbs/engine/03_team.ipynb #31ac0415
 # Where things stand in the team's array.
