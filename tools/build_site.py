@@ -160,12 +160,11 @@ def render(preview=False):
             text = re.sub(r'(?s)<nav id="TOC".*?</nav>', lambda m: plain(m[0]), text)
             text = re.sub(r"data:image/png;base64,([A-Za-z0-9+/=]+)", lambda m: as_webp(m[0], m[1]), text)
             text = re.sub(r'(?s)(?<=<code class="sourceCode python">).*?(?=</code>)', lambda m: joined(m[0]), text)
-            text = re.sub(r'(?s)<svg.*?</svg>', lambda m: rounded(m[0]), text)
-            text = LEAF.sub(r"<a \1>\2</a></li>", text)
+            text = LEAF.sub(r"<a \1>\2</a></li>", text).replace('<li class="sidebar-item">', "<li>").replace('class="sidebar-item-text ', 'class="')
             write(page, text.replace('<svg alt="', '<svg role="img" aria-label="'))  # an svg has no alt
         found = json.loads((site.out/"search.json").read_text(encoding="utf-8"))
         # Every reader of a page loads the index: the beginning of each section will do to find it.
-        write(site.out/"search.json", json.dumps([{k: plain(v[:100] if k == "text" else v) for k, v in entry.items()} for entry in found], ensure_ascii=False))
+        write(site.out/"search.json", json.dumps([{k: plain(v[:80] if k == "text" else v) for k, v in entry.items()} for entry in found], ensure_ascii=False))
         (site.out/"site_libs/bootstrap-icons/fonts/bootstrap-icons.woff").unlink()  # for browsers that do not know its woff2
     shutil.rmtree(out, ignore_errors=True)
     shutil.move(stage/"_site", out)
@@ -177,11 +176,6 @@ def render(preview=False):
 def plain(text):
     "A formula where KaTeX does not reach it, in a table of contents or a search result: HTML has many of TeX's names."
     return TEX.sub(lambda m: m[1] or m[2] and html.unescape(f"&{m[2]};").strip("&;") or " ", text)
-
-
-def rounded(svg):
-    "A drawing with its places to a hundredth of a point: a quarter fewer bytes."
-    return re.sub(r' (d|x|y|points)="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), svg)
 
 
 def joined(code):
