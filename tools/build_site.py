@@ -22,6 +22,7 @@ github = address.removeprefix("https://github.com/") if address.startswith("http
 NUMBER = re.compile(r"\b\d+[a-zA-Z0-9]*_(?=\w+\.ipynb)")  # in front of a notebook's name; nbdev's addresses drop it
 # A page in the sidebar, which every page repeats: a link needs no boxes around it.
 LEAF = re.compile(r'<div class="sidebar-item-container"><a ([^>]*)><span class="menu-text">([^<]*)</span></a></div></li>')
+ICON = re.compile(r"\bbi-[\w-]+")
 CDN = re.compile(r"https://cdn\.jsdelivr\.net/npm/katex@[^/\"']+/dist/")
 TEX = re.compile(r"\\(?:(?:mathrm|mathbf|mathcal|text|texttt|operatorname|bar|hat|tilde)\{([^{}]*)\}|([a-zA-Z]{2,})|[,;!])")
 NAME = re.compile(r"\[`([^`]+)`\]\(/([^)#:]*)\.html#([^)]*)\)")  # a backticked name, as nbdev links it
@@ -156,16 +157,20 @@ def render(preview=False):
         for page in site.out.rglob("*.html"):
             up = "../"*(len(page.relative_to(site.out).parts) - 1)
             text = CDN.sub(f"{up}site_assets/katex/", page.read_text(encoding="utf-8"))
-            text = re.sub(r"(?s)<script>.*?</script>", lambda m: re.sub(r"\n +", "\n", m[0]), text)   # they stand on every page
+            text = text.replace('src="/site_assets/', f'src="{up}site_assets/')
             text = re.sub(r'(?s)<nav id="TOC".*?</nav>', lambda m: plain(m[0]), text)
             text = re.sub(r"data:image/png;base64,([A-Za-z0-9+/=]+)", lambda m: as_webp(m[0], m[1]), text)
             text = re.sub(r'(?s)(?<=<code class="sourceCode python">).*?(?=</code>)', lambda m: joined(m[0]), text)
+            text = re.sub(r'(?<=<div class="sourceCode") id="cb\d+"', "", text)   # nothing leads there
             text = LEAF.sub(r"<a \1>\2</a></li>", text).replace('<li class="sidebar-item">', "<li>").replace('class="sidebar-item-text ', 'class="')
             write(page, text.replace('<svg alt="', '<svg role="img" aria-label="'))  # an svg has no alt
         found = json.loads((site.out/"search.json").read_text(encoding="utf-8"))
         # Every reader of a page loads the index: the beginning of each section will do to find it.
-        write(site.out/"search.json", json.dumps([{k: plain(v[:80] if k == "text" else v) for k, v in entry.items()} for entry in found], ensure_ascii=False))
+        write(site.out/"search.json", json.dumps([{k: plain(v[:80] if k == "text" else v) for k, v in entry.items() if k != "objectID"} for entry in found], ensure_ascii=False))
         (site.out/"site_libs/bootstrap-icons/fonts/bootstrap-icons.woff").unlink()  # for browsers that do not know its woff2
+        used = {icon for path in site.out.rglob("*.html") for icon in ICON.findall(path.read_text(encoding="utf-8"))}
+        icons = site.out/"site_libs/bootstrap-icons/bootstrap-icons.min.css"
+        write(icons, re.sub(r"\.(bi-[\w-]+)::before\{[^}]*\}", lambda m: m[0] if m[1] in used else "", icons.read_text(encoding="utf-8")))   # of two thousand
     shutil.rmtree(out, ignore_errors=True)
     shutil.move(stage/"_site", out)
     shutil.rmtree(stage)
@@ -190,7 +195,7 @@ def joined(code):
 def as_webp(address, png):
     "The data address of a picture, the same pixels in fewer bytes where WebP has a shorter form."
     file = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA").save(file, "webp", lossless=True)
+    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA").save(file, "webp", lossless=True, method=6)
     return min(address, f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}", key=len)
 
 
