@@ -16,6 +16,7 @@ from .base import Layer, check_gradient, check_input
 # %% ../../nbs/layers/flatten.ipynb #3c0d1e6c
 KEPT = ("first", "last")
 
+# what the check is to find in X: a batch axis and others
 def _axes(X): return "batch", *(getattr(X, "shape", ())[1:] or ("...",))
 
 # %% ../../nbs/layers/flatten.ipynb #7f129fbf
