@@ -160,7 +160,7 @@ def test_marked_cells_draw_from_generators_of_their_own(path):
 
 # Pages whose exercises are not yet in the form that ground/notation.ipynb describes.
 LATER = set("""predict train 07_ladder
-            display figures batchnorm logs networks coming_from_the_course digits_cnn fashion_mnist iris names watching_training""".split())
+            display figures logs coming_from_the_course digits_cnn fashion_mnist iris names watching_training""".split())
 
 
 def exercises(cells):

@@ -241,7 +241,7 @@ def forward():
         to = "../"*old.count("/") + f"{new}.html"
         write(out/f"{old}.html", f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Moved</title><meta http-equiv="refresh" content="0; url={to}">'
               f'<link rel="canonical" href="{to}"><meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark"></head>'
-              f'<body><main><h1>Moved</h1><p>This page is now <a href="{to}">here</a>.</p></main></body></html>\n')
+              f'<body style="background: Canvas; color: CanvasText"><main><h1>Moved</h1><p>This page is now <a href="{to}">here</a>.</p></main></body></html>\n')
 
 
 def unsigned():
