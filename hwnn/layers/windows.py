@@ -20,8 +20,8 @@ def pair(
 ) -> tuple:
     """The value for rows and the one for columns. Raises TypeError for other
     kinds of things, ValueError for other lengths and smaller numbers."""
-    values = tuple(value) if isinstance(value,
-                                        (tuple, list)) else (value, value)
+    both = isinstance(value, (tuple, list))
+    values = tuple(value) if both else (value, value)
     if len(values) != 2:
         raise ValueError(f"{owner}: expected {what} as an integer or a pair "
                          f"(rows, cols), got {value!r}")
@@ -105,8 +105,8 @@ def pad_images(
     if not (top or bottom or left or right): return X
     batch, rows, cols, channels = X.shape
     shape = batch, top + rows + bottom, left + cols + right, channels
-    X_padded = np.zeros(shape, X.dtype) if value == 0 else np.full(shape, value,
-                                                                   X.dtype)
+    X_padded = np.zeros(shape, X.dtype)
+    if value != 0: X_padded[:] = value
     X_padded[:, top:top + rows, left:left + cols] = X
     return X_padded
 
