@@ -159,7 +159,8 @@ def batchnorm_test(
     rows = ("gamma", gamma), ("beta", beta), ("mu", mu), ("var", var)
     check_statistics("batchnorm_test", X, *rows)
     if (var.real < 0).any():
-        raise ValueError("batchnorm_test: expected var at least 0, got "
+        raise ValueError(
+            "batchnorm_test: expected var at least 0, got "
             f"{var.real.min():.6g} in feature {int(var.real.argmin())}")
     check_number("batchnorm_test", "eps", eps, at_least=1e-30)
     wide = var.astype(np.result_type(var, np.float64))
