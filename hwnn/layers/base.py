@@ -18,9 +18,11 @@ MODES = ("train", "test")
 
 # %% ../../nbs/layers/base.ipynb #335a5a37
 class Layer:
-    "A component with parameters, a forward pass and a backward pass. Subclasses define both, and set `n_in` when they make their parameters."
+    """A component with parameters, a forward pass and a backward pass.
+    Subclasses define both, and set `n_in` when they make their parameters."""
     def __init__(self):
-        self.parameters, self.gradients, self.cache, self.state = AttrDict(), AttrDict(), AttrDict(), AttrDict()
+        self.parameters, self.gradients = AttrDict(), AttrDict()
+        self.cache, self.state = AttrDict(), AttrDict()
         self.n_in = self.n_out = None
         self.rng = np.random.default_rng(0)
 
@@ -34,11 +36,13 @@ class Layer:
 
     def backward(
         self,
-        dLdY: np.ndarray,      # shaped like the output: gradient of the loss there
-        at_Z: bool = False,    # `dLdY` is the gradient before the activation, at Z
-        skip_dX: bool = False, # the gradient at the input is not needed: return None
+        dLdY: np.ndarray,   # shaped like the output: gradient of the loss there
+        at_Z: bool = False, # `dLdY` is the gradient before the activation, at Z
+        # the gradient at the input is not needed: return None
+        skip_dX: bool = False,
     ) -> np.ndarray:
-        "The gradient of the loss at the input; those at the parameters go into `gradients`."
+        """The gradient of the loss at the input; those at the parameters go
+        into `gradients`."""
         raise NotImplementedError(f"{type(self).__name__} has no backward pass")
 
     def clear_gradients(self):
@@ -47,7 +51,8 @@ class Layer:
         self.cache.clear()
 
     def __repr__(self):
-        arguments = ", ".join(f"{p}={getattr(self, p)!r}" for p in signature(type(self)).parameters)
+        names = signature(type(self)).parameters
+        arguments = ", ".join(f"{p}={getattr(self, p)!r}" for p in names)
         return f"{type(self).__name__}({arguments})"
 
 # %% ../../nbs/layers/base.ipynb #a51a274c
@@ -57,13 +62,19 @@ def check_input(
     mode: str,     # "train" or "test"
     *axes,         # the axes that the input needs, as for `check_array`
 ):
-    "Raise TypeError or ValueError unless input and mode fit the layer and the dtype of its parameters."
+    """Raise TypeError or ValueError unless input and mode fit the layer and the
+    dtype of its parameters."""
     name = type(layer).__name__
-    if mode not in MODES: raise ValueError(f"{name}: expected mode to be 'train' or 'test', got {mode!r}")
+    if mode not in MODES:
+        raise ValueError(f"{name}: expected mode to be 'train' or 'test', "
+                         f"got {mode!r}")
     check_array(name, "input", X, *axes)
     for p in layer.parameters.values():
         if X.real.dtype != p.real.dtype:
-            raise TypeError(f"{name}: expected input of dtype {p.dtype}, like its parameters, got {X.dtype}; convert it with .astype(np.{p.dtype})")
+            raise TypeError(
+                f"{name}: expected input of dtype {p.dtype}, like its "
+                f"parameters, got {X.dtype}; convert it with "
+                f".astype(np.{p.dtype})")
 
 # %% ../../nbs/layers/base.ipynb #e2152065
 def check_gradient(
@@ -71,12 +82,17 @@ def check_gradient(
     dLdY,          # the gradient it was given
     Y_name: str,   # the key in the cache of an array shaped like the output
 ):
-    "Raise RuntimeError when there was no forward pass, TypeError or ValueError unless the gradient fits its output."
+    """Raise RuntimeError when there was no forward pass, TypeError or
+    ValueError unless the gradient fits its output."""
     name = type(layer).__name__
-    if Y_name not in layer.cache: raise RuntimeError(f"{name}: expected a forward pass before backward, got an empty cache")
+    if Y_name not in layer.cache:
+        raise RuntimeError(f"{name}: expected a forward pass before backward, "
+                           "got an empty cache")
     Y = layer.cache[Y_name]
     check_array(name, "dLdY", dLdY, *Y.shape)
-    if dLdY.dtype != Y.dtype: raise TypeError(f"{name}: expected dLdY of dtype {Y.dtype}, like its output, got {dLdY.dtype}")
+    if dLdY.dtype != Y.dtype:
+        raise TypeError(f"{name}: expected dLdY of dtype {Y.dtype}, like its "
+                        f"output, got {dLdY.dtype}")
 
 # %% ../../nbs/layers/base.ipynb #a82ff31c
 @patch
@@ -86,16 +102,23 @@ def forward_with_param(
     X: np.ndarray,       # (batch, ...), the input to hold fixed
     mode: str = "train", # "train" or "test"
 ):
-    "The forward pass as a function of one parameter. The function leaves parameters, cache, state and generator as they were. Raises TypeError or ValueError unless name and value fit."
+    """The forward pass as a function of one parameter. The function leaves
+    parameters, cache, state and generator as they were. Raises TypeError or
+    ValueError unless name and value fit."""
     owner = type(self).__name__
-    if not isinstance(name, str): raise TypeError(f"{owner}: expected the name of a parameter as a string, got {name!r}")
+    if not isinstance(name, str):
+        raise TypeError(f"{owner}: expected the name of a parameter as a "
+                        f"string, got {name!r}")
     if name not in self.parameters:
-        raise ValueError(f"{owner}: expected a parameter among {list(self.parameters)}, got {name!r}; parameters are made on the first forward pass")
+        raise ValueError(
+            f"{owner}: expected a parameter among {list(self.parameters)}, got "
+            f"{name!r}; parameters are made on the first forward pass")
     def with_param(value):
         own = self.parameters[name]
         check_array(owner, name, value, *own.shape)
         check_same_precision(owner, **{"the parameter": own, name: value})
-        held = [(d, AttrDict(d)) for d in (self.parameters, self.cache, self.state)]
+        held = [(d, AttrDict(d))
+                for d in (self.parameters, self.cache, self.state)]
         drawn = self.rng.bit_generator.state
         try:
             self.parameters[name] = value
@@ -111,8 +134,10 @@ def forward_with_param(
 LAYERS = {}   # name -> class, filled by hwnn.layers
 
 def initialize_layer(
-    name,      # a Layer, a name such as "fully_connected", or a dict with the key "name"
+    # a Layer, a name such as "fully_connected", or a dict with the key "name"
+    name,
     **kwargs,  # arguments of the layer
 ) -> Layer:
-    "The layer that `name` stands for. Raises ValueError for an unknown name, TypeError for an unknown argument."
+    """The layer that `name` stands for. Raises ValueError for an unknown name,
+    TypeError for an unknown argument."""
     return create("layer", Layer, LAYERS, name, **kwargs)
