@@ -16,7 +16,8 @@ def check_outputs(
     Y,           # (examples, classes), one-hot labels
     Y_hat,       # (examples, classes), outputs
 ):
-    "Raise TypeError or ValueError unless labels are one-hot, and outputs finite and of the same shape."
+    """Raise TypeError or ValueError unless labels are one-hot, and outputs
+    finite and of the same shape."""
     check_one_hot(owner, Y)
     check_array(owner, "outputs", Y_hat, *Y.shape)
     check_finite(owner, "outputs", Y_hat)
@@ -24,31 +25,42 @@ def check_outputs(
 # %% ../nbs/training/metrics.ipynb #5efb88a2
 def accuracy(
     Y: np.ndarray,      # (examples, classes), one-hot labels
-    Y_hat: np.ndarray,  # (examples, classes), outputs: the largest one is the prediction
+    # (examples, classes), outputs: the largest one is the prediction
+    Y_hat: np.ndarray,
 ) -> float:
-    "The share of examples whose largest output is that of the true class; of equal ones the first counts. Raises TypeError or ValueError unless they fit."
+    """The share of examples whose largest output is that of the true class; of
+    equal ones the first counts. Raises TypeError or ValueError unless they
+    fit."""
     check_outputs("accuracy", Y, Y_hat)
     return float((Y.argmax(axis=1) == Y_hat.argmax(axis=1)).mean())
 
 # %% ../nbs/training/metrics.ipynb #ef9e52d6
 def confusion_matrix(
     Y: np.ndarray,      # (examples, classes), one-hot labels
-    Y_hat: np.ndarray,  # (examples, classes), outputs: the largest one is the prediction
+    # (examples, classes), outputs: the largest one is the prediction
+    Y_hat: np.ndarray,
 ) -> np.ndarray:
-    "How many examples of each class (rows) were predicted as each class (columns): (classes, classes), int64. Raises TypeError or ValueError unless they fit."
+    """How many examples of each class (rows) were predicted as each class
+    (columns): (classes, classes), int64. Raises TypeError or ValueError unless
+    they fit."""
     check_outputs("confusion_matrix", Y, Y_hat)
     n = Y.shape[1]
-    return np.bincount(Y.argmax(axis=1)*n + Y_hat.argmax(axis=1), minlength=n*n).reshape(n, n)
+    pairs = Y.argmax(axis=1)*n + Y_hat.argmax(axis=1)
+    return np.bincount(pairs, minlength=n*n).reshape(n, n)
 
 # %% ../nbs/training/metrics.ipynb #891c828a
 def top_k_accuracy(
     Y: np.ndarray,      # (examples, classes), one-hot labels
     Y_hat: np.ndarray,  # (examples, classes), outputs
-    k: int,             # how many of the largest outputs count, at most the number of classes
+    # how many of the largest outputs count, at most the number of classes
+    k: int,
 ) -> float:
-    "The share of examples whose true class is among the k largest outputs; of equal ones the first come first. Raises TypeError or ValueError unless they fit."
+    """The share of examples whose true class is among the k largest outputs; of
+    equal ones the first come first. Raises TypeError or ValueError unless they
+    fit."""
     check_outputs("top_k_accuracy", Y, Y_hat)
-    check_number("top_k_accuracy", "k", k, integer=True, at_least=1, at_most=Y.shape[1])
+    check_number("top_k_accuracy", "k", k, integer=True, at_least=1,
+                 at_most=Y.shape[1])
     true = Y.argmax(axis=1)[:, None]
     own = np.take_along_axis(Y_hat, true, axis=1)
     before = (Y_hat > own) | ((Y_hat == own) & (np.arange(Y.shape[1]) < true))
