@@ -61,6 +61,7 @@ def visit(browser, base):
         tab.emulate_media(color_scheme=scheme)
         tab.goto(base + page, wait_until="load")
         tab.wait_for_function("[...document.querySelectorAll('span.math')].every(e => e.querySelector('.katex'))", timeout=20_000)
+        tab.evaluate("document.fonts.ready.then(() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))))")   # what scrolls was looked for
         return tab, wrong
     yield go
     tab.close()
