@@ -28,68 +28,94 @@ def as_number(
     what: str,   # the name of the value
     value,       # the value, a number of Python or NumPy
 ):
-    "The value as a Python int or float, NaN and infinities included. Raises TypeError for anything else."
-    if isinstance(value, bool) or not isinstance(value, Real): raise TypeError(f"{owner}: expected {what} as a number, got {value!r}")
+    """The value as a Python int or float, NaN and infinities included. Raises
+    TypeError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{owner}: expected {what} as a number, got {value!r}")
     return int(value) if isinstance(value, Integral) else float(value)
 
 # %% ../nbs/training/logs.ipynb #4236bab2
 class History:
-    "A table that grows by rows. Each column is a list of numbers, read as an attribute: `history.train_loss`."
+    """A table that grows by rows. Each column is a list of numbers, read as an
+    attribute: `history.train_loss`."""
     def __init__(self): self.columns = {}
 
     def append(self,
         **row,  # column name -> number; every row has the same names
     ):
-        "Add a row. Raises ValueError unless it has the columns of the rows before it, TypeError for a value that is no number."
+        """Add a row. Raises ValueError unless it has the columns of the rows
+        before it, TypeError for a value that is no number."""
         if not row or (self.columns and row.keys() != self.columns.keys()):
-            raise ValueError(f"History: expected a row with {', '.join(self.columns) or 'at least one column'}, got {', '.join(row) or 'nothing'}")
+            wanted = ", ".join(self.columns) or "at least one column"
+            raise ValueError(f"History: expected a row with {wanted}, "
+                             f"got {', '.join(row) or 'nothing'}")
         for name in row:
-            if name == "columns" or hasattr(History, name): raise ValueError(f"History: expected column names that are no names of its methods, got {name!r}")
-        row = {name: as_number("History", name, value) for name, value in row.items()}
-        for name, value in row.items(): self.columns.setdefault(name, []).append(value)
+            if name == "columns" or hasattr(History, name):
+                raise ValueError("History: expected column names that are no "
+                                 f"names of its methods, got {name!r}")
+        row = {name: as_number("History", name, value)
+               for name, value in row.items()}
+        for name, value in row.items():
+            self.columns.setdefault(name, []).append(value)
 
     def __getattr__(self, name):
-        columns = self.__dict__.get("columns", {})  # not there yet while a copy is being made
+        # not there yet while a copy is being made
+        columns = self.__dict__.get("columns", {})
         if name in columns: return columns[name]
-        raise AttributeError(f"History: expected one of the columns {', '.join(columns) or '(none yet)'}, got {name!r}")
+        raise AttributeError("History: expected one of the columns "
+                             f"{', '.join(columns) or '(none yet)'}, "
+                             f"got {name!r}")
 
     def __dir__(self): return [*super().__dir__(), *self.columns]
 
     def __len__(self): return len(next(iter(self.columns.values()), []))
 
-    def __iter__(self): return (dict(zip(self.columns, values)) for values in zip(*self.columns.values()))
+    def __iter__(self):
+        return (dict(zip(self.columns, values))
+                for values in zip(*self.columns.values()))
 
     def __repr__(self):
         if not len(self): return "History(empty)"
-        last = ", ".join(f"{name}={value:.4g}" for name, value in self.last().items())
+        last = ", ".join(f"{name}={value:.4g}"
+                         for name, value in self.last().items())
         return f"History({len(self)} rows, the last: {last})"
 
     def _repr_html_(self):
         rows = [row.values() for row in self]
-        return html_table([self.columns, *rows[-5:]], f"History: {len(rows)} row{'s'*(len(rows) > 1)}" + ", the last 5"*(len(rows) > 5)) if rows else None
+        if not rows: return None
+        return html_table([self.columns, *rows[-5:]],
+                          f"History: {len(rows)} row{'s'*(len(rows) > 1)}"
+                          + ", the last 5"*(len(rows) > 5))
 
     def last(self) -> dict:
         "The last row. Raises ValueError if there is none."
-        if not len(self): raise ValueError("History: expected at least one row, got none")
+        if not len(self):
+            raise ValueError("History: expected at least one row, got none")
         return {name: values[-1] for name, values in self.columns.items()}
 
 # %% ../nbs/training/logs.ipynb #96180b03
 def jsonable(
     value,  # anything
 ):
-    "The value in terms of JSON: NaN as null, infinities as strings, NumPy's numbers as Python's, unknown objects as their repr."
-    if isinstance(value, Mapping): return {str(k): jsonable(v) for k, v in value.items()}
+    """The value in terms of JSON: NaN as null, infinities as strings, NumPy's
+    numbers as Python's, unknown objects as their repr."""
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)): return [jsonable(v) for v in value]
     if isinstance(value, np.generic): value = value.item()
     if isinstance(value, float) and math.isnan(value): return None
-    if isinstance(value, float) and math.isinf(value): return "Infinity" if value > 0 else "-Infinity"
-    return value if value is None or isinstance(value, (str, int, float)) else repr(value)
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    known = value is None or isinstance(value, (str, int, float))
+    return value if known else repr(value)
 
 # %% ../nbs/training/logs.ipynb #257bea8e
 @patch
 def to_json(self: History) -> str:
     "The columns as a JSON object of lists, one line for each."
-    lines = [f"  {json.dumps(name)}: {json.dumps(jsonable(values), allow_nan=False)}" for name, values in self.columns.items()]
+    text = lambda values: json.dumps(jsonable(values), allow_nan=False)
+    lines = [f"  {json.dumps(name)}: {text(values)}"
+             for name, values in self.columns.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 @patch
@@ -104,14 +130,23 @@ def save(self: History,
 def load(cls: History,
     path,  # a file that `save` wrote
 ) -> History:
-    "The table in a file. Raises ValueError unless it holds columns of one length."
+    """The table in a file. Raises ValueError unless it holds columns of one
+    length."""
     try: table = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as e: raise ValueError(f"History: expected JSON in {path}, got something else: {e}") from None
-    if not (isinstance(table, dict) and all(isinstance(c, list) for c in table.values()) and len({len(c) for c in table.values()}) <= 1):
-        raise ValueError(f"History: expected columns of one length in {path}, got something else")
-    number = lambda v: math.nan if v is None else float(v) if v in ("Infinity", "-Infinity") else v
+    except json.JSONDecodeError as e:
+        raise ValueError(f"History: expected JSON in {path}, "
+                         f"got something else: {e}") from None
+    if not (isinstance(table, dict)
+            and all(isinstance(c, list) for c in table.values())
+            and len({len(c) for c in table.values()}) <= 1):
+        raise ValueError("History: expected columns of one length in "
+                         f"{path}, got something else")
+    def number(v):
+        if v is None: return math.nan
+        return float(v) if v in ("Infinity", "-Infinity") else v
     history = cls()
-    for values in zip(*table.values()): history.append(**dict(zip(table, map(number, values))))
+    for values in zip(*table.values()):
+        history.append(**dict(zip(table, map(number, values))))
     return history
 
 # %% ../nbs/training/logs.ipynb #a28f47b1
@@ -120,7 +155,9 @@ def house_style():
     "Inside this context figures have the style of hwnn; gives pyplot."
     import matplotlib.pyplot as plt
     from hwnn.figures import use_style
-    plt.draw_if_interactive()  # loads the backend, which in Jupyter turns interactive mode on; inside the context that would be undone at its end
+    # loads the backend, which in Jupyter turns interactive mode on; inside the
+    # context that would be undone at its end
+    plt.draw_if_interactive()
     with plt.rc_context():
         use_style()
         yield plt
@@ -128,56 +165,85 @@ def house_style():
 # %% ../nbs/training/logs.ipynb #3e1f0e56
 @patch
 def plot(self: History):
-    "A matplotlib figure: loss and error over epochs, for training and, where there is one, for validation. Raises ValueError without the columns that it needs."
-    missing = [name for name in ("epoch", "train_loss", "train_error") if name not in self.columns]
-    if missing: raise ValueError(f"History: expected the columns epoch, train_loss and train_error, got a table without {', '.join(missing)}")
+    """A matplotlib figure: loss and error over epochs, for training and, where
+    there is one, for validation. Raises ValueError without the columns that it
+    needs."""
+    missing = [name for name in ("epoch", "train_loss", "train_error")
+               if name not in self.columns]
+    if missing:
+        raise ValueError("History: expected the columns epoch, train_loss and "
+                         "train_error, got a table without "
+                         f"{', '.join(missing)}")
     from hwnn.figures import colors
+    parts = (("train", "training", colors.input, "-"),
+             ("validation", "validation", colors.weights, "--"))
+    marker = "o" if len(self) <= 30 else None
     with house_style() as plt:
         fig, axes = plt.subplots(1, 2, figsize=(8, 2.9))
         for ax, what in zip(axes, ("loss", "error")):
-            for part, name, color, line in (("train", "training", colors.input, "-"), ("validation", "validation", colors.weights, "--")):
+            for part, name, color, line in parts:
                 values = self.columns.get(f"{part}_{what}")
-                if values: ax.plot(self.epoch, values, line, color=color, label=name, marker="o" if len(self) <= 30 else None, ms=3, clip_on=False)
+                if not values: continue
+                ax.plot(self.epoch, values, line, color=color, label=name,
+                        marker=marker, ms=3, clip_on=False)
             ax.set(xlabel="epoch", ylabel=what)
             ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             ax.grid(True)
-        axes[1].set_ylim(bottom=0)  # else a difference of one example looks like a cliff
+        # else a difference of one example looks like a cliff
+        axes[1].set_ylim(bottom=0)
         axes[0].legend()
         fig.tight_layout(w_pad=2)
-        fig.draw_without_rendering()  # ticks are made when drawn, and have to be made in this style
+        # ticks are made when drawn, and have to be made in this style
+        fig.draw_without_rendering()
     return fig
 
 # %% ../nbs/training/logs.ipynb #9c2cd5b6
 def progress(
-    iterable=None,  # what to go through; without it, a context manager whose `update()` counts one step
+    # what to go through; without it, a context manager whose `update()` counts
+    # one step
+    iterable=None,
     total=None,     # number of steps, where the iterable has no length
     desc="",        # what is going on, written before the bar
 ):
-    "One progress bar with the time left, which disappears at the end. Silent where the output is neither a terminal nor a notebook."
+    """One progress bar with the time left, which disappears at the end. Silent
+    where the output is neither a terminal nor a notebook."""
     from tqdm import tqdm
     if in_notebook(): return notebook_bar(iterable, total, desc)
-    class Bar(tqdm): monitor_interval = 0   # tqdm would start a thread to draw a bar that stands still, and warn where there are none
+    # tqdm would start a thread to draw a bar that stands still, and warn where
+    # there are none
+    class Bar(tqdm): monitor_interval = 0
     return Bar(iterable, total=total, desc=desc, leave=False, disable=None)
 
 # %% ../nbs/training/logs.ipynb #01de6664
 def epoch_line(
-    row: dict,  # epoch, train_loss, train_error and, where there is a validation part, validation_loss and validation_error
+    # epoch, train_loss, train_error and, where there is a validation part,
+    # validation_loss and validation_error
+    row: dict,
 ) -> str:
-    "The line that the logger prints for an epoch. Raises ValueError if the row lacks a column, TypeError if a value is no number."
-    if not isinstance(row, Mapping): raise TypeError(f"Logger: expected a row as a dict, got {row!r}")
+    """The line that the logger prints for an epoch. Raises ValueError if the
+    row lacks a column, TypeError if a value is no number."""
+    if not isinstance(row, Mapping):
+        raise TypeError(f"Logger: expected a row as a dict, got {row!r}")
     parts = ["train"] + ["validation"]*("validation_loss" in row)
-    needed = ["epoch", *(f"{part}_{what}" for part in parts for what in ("loss", "error"))]
-    if not row.keys() >= set(needed): raise ValueError(f"Logger: expected a row with {', '.join(needed)}, got {', '.join(row) or 'nothing'}")
-    number = lambda name: f"{as_number('Logger', name, row[name]):#.4g}".ljust(9)
-    texts = [f"{part} loss {number(part + '_loss')}  error {number(part + '_error')}" for part in parts]
-    return "   ".join([f"epoch {as_number('Logger', 'epoch', row['epoch']):3d}", *texts]).rstrip()
+    needed = ["epoch", *(f"{part}_{what}" for part in parts
+                         for what in ("loss", "error"))]
+    if not row.keys() >= set(needed):
+        raise ValueError(f"Logger: expected a row with {', '.join(needed)}, "
+                         f"got {', '.join(row) or 'nothing'}")
+    def number(name):
+        return f"{as_number('Logger', name, row[name]):#.4g}".ljust(9)
+    texts = [f"{part} loss {number(part + '_loss')}  "
+             f"error {number(part + '_error')}" for part in parts]
+    epoch = f"epoch {as_number('Logger', 'epoch', row['epoch']):3d}"
+    return "   ".join([epoch, *texts]).rstrip()
 
 # %% ../nbs/training/logs.ipynb #187aafbf
 def new_run_dir(
-    save_dir,   # the folder in which to make it; made as well if it is not there
-    name: str,  # the first part of its name
+    save_dir,  # the folder in which to make it; made as well if it is not there
+    name: str, # the first part of its name
 ) -> Path:
-    "Make the folder `name-001`, or the next number that is free, also when several processes ask at once. Raises OSError if it cannot be made."
+    """Make the folder `name-001`, or the next number that is free, also when
+    several processes ask at once. Raises OSError if it cannot be made."""
     try:
         Path(save_dir).mkdir(parents=True, exist_ok=True)
         for number in count(1):
@@ -185,42 +251,66 @@ def new_run_dir(
             try: folder.mkdir()
             except FileExistsError: continue
             return folder
-    except OSError as e: raise OSError(f"Logger: expected save_dir as a folder to write to, got {str(save_dir)!r} ({e.strerror})") from e
+    except OSError as e:
+        raise OSError("Logger: expected save_dir as a folder to write to, "
+                      f"got {str(save_dir)!r} ({e.strerror})") from e
 
 # %% ../nbs/training/logs.ipynb #c1f604d3
 class Logger:
-    "Reports a training: a line for each epoch, and, if wanted, curves on the screen and files in a new folder."
+    """Reports a training: a line for each epoch, and, if wanted, curves on the
+    screen and files in a new folder."""
     def __init__(self,
         model_name: str,          # first part of the folder's name
         model_args,               # dict, what the model was made with
         data_args,                # dict, what the dataset was made with
-        save=False,               # whether to write history.json, arguments.json and curves.svg
-        plot=False,               # whether to show the curves: at the end, and in Jupyter while they grow
+        # whether to write history.json, arguments.json and curves.svg
+        save=False,
+        # whether to show the curves: at the end, and in Jupyter while they grow
+        plot=False,
         save_dir="experiments/",  # the folder in which the run gets its own
     ):
-        if not isinstance(model_name, str): raise TypeError(f"Logger: expected model_name as a string, got {model_name!r}")
+        if not isinstance(model_name, str):
+            raise TypeError("Logger: expected model_name as a string, "
+                            f"got {model_name!r}")
         if not model_name.strip() or any(c in model_name for c in "/\\\0"):
-            raise ValueError(f"Logger: expected model_name as a name without slashes, got {model_name!r}")
-        for what, args in (("model_args", model_args), ("data_args", data_args)):
-            if not isinstance(args, Mapping): raise TypeError(f"Logger: expected {what} as a dict, got {args!r}")
+            raise ValueError("Logger: expected model_name as a name without "
+                             f"slashes, got {model_name!r}")
+        for what, args in (("model_args", model_args),
+                           ("data_args", data_args)):
+            if not isinstance(args, Mapping):
+                raise TypeError(f"Logger: expected {what} as a dict, "
+                                f"got {args!r}")
         check_flag("Logger", "save", save)
         check_flag("Logger", "plot", plot)
-        if not isinstance(save_dir, (str, os.PathLike)): raise TypeError(f"Logger: expected save_dir as a path, got {save_dir!r}")
-        self.model_name, self.model_args, self.data_args = model_name, model_args, data_args
-        self.save, self.plot, self.save_dir, self._run_dir = save, plot, Path(save_dir), None
-        self._so_far, self._place, self._next_drawing = History(), Place(), 0.0
+        if not isinstance(save_dir, (str, os.PathLike)):
+            raise TypeError("Logger: expected save_dir as a path, "
+                            f"got {save_dir!r}")
+        self.model_name = model_name
+        self.model_args, self.data_args = model_args, data_args
+        self.save, self.plot, self.save_dir = save, plot, Path(save_dir)
+        self._run_dir, self._so_far, self._place = None, History(), Place()
+        self._next_drawing = 0.0
         if save: self._start()
 
-    def __repr__(self): return f"Logger({self.model_name!r}, save={self.save}, plot={self.plot}, save_dir={str(self.save_dir)!r})"
+    def __repr__(self):
+        return (f"Logger({self.model_name!r}, save={self.save}, "
+                f"plot={self.plot}, save_dir={str(self.save_dir)!r})")
 
     def _start(self):
-        text = self._arguments() if self.save else None  # before the folder, which would be left behind empty
+        # before the folder, which would be left behind empty
+        text = self._arguments() if self.save else None
         self._run_dir = new_run_dir(self.save_dir, self.model_name)
-        if text: (self._run_dir/"arguments.json").write_text(text + "\n", encoding="utf-8")
+        if text:
+            path = self._run_dir/"arguments.json"
+            path.write_text(text + "\n", encoding="utf-8")
 
     def _arguments(self):
-        try: return json.dumps(jsonable(dict(model_args=self.model_args, data_args=self.data_args)), indent=2, allow_nan=False)
-        except RecursionError: raise ValueError("Logger: expected model_args and data_args that end somewhere, got some that contain themselves") from None
+        args = dict(model_args=self.model_args, data_args=self.data_args)
+        try: return json.dumps(jsonable(args), indent=2, allow_nan=False)
+        except RecursionError:
+            raise ValueError("Logger: expected model_args and data_args that "
+                             "end somewhere, got some that contain "
+                             "themselves") from None
 
     @property
     def run_dir(self) -> Path:
@@ -233,24 +323,30 @@ class Logger:
 def log(self: Logger,
     row: dict,  # a row of the history
 ):
-    "Print the line of an epoch, above the progress bar if there is one; in Jupyter draw the curves so far, if they are wanted."
+    """Print the line of an epoch, above the progress bar if there is one; in
+    Jupyter draw the curves so far, if they are wanted."""
     from tqdm import tqdm
     line = epoch_line(row)
     if self.plot and in_notebook():
         so_far = self._so_far
-        if len(so_far) and (row.keys() != so_far.columns.keys() or row["epoch"] <= so_far.epoch[-1]): so_far = self._so_far = History()  # another network
+        if len(so_far) and (row.keys() != so_far.columns.keys()
+                            or row["epoch"] <= so_far.epoch[-1]):
+            so_far = self._so_far = History()  # another network
         so_far.append(**row)
-        if not self._place.here() or perf_counter() >= self._next_drawing: self._draw(so_far)
+        if not self._place.here() or perf_counter() >= self._next_drawing:
+            self._draw(so_far)
     tqdm.write(line)
 
 @patch
 def _draw(self: Logger, history):
-    "Draw the curves in the logger's place, and set the time of the next drawing."
+    """Draw the curves in the logger's place, and set the time of the next
+    drawing."""
     from hwnn.figures import figure_bytes
     with house_style():
         start = perf_counter()  # after the first import of matplotlib
         svg = figure_bytes(history.plot()).decode()
-    self._place.show({"image/svg+xml": svg, "text/plain": f"loss and error over {len(history)} epochs"})
+    text = f"loss and error over {len(history)} epochs"
+    self._place.show({"image/svg+xml": svg, "text/plain": text})
     end = perf_counter()
     self._next_drawing = end + 9*(end - start)
 
@@ -259,8 +355,11 @@ def _draw(self: Logger, history):
 def finish(self: Logger,
     history: History,  # all epochs of the training
 ):
-    "Save and show the history, as far as that is wanted. A second training with the same logger gets a folder of its own."
-    if not isinstance(history, History): raise TypeError(f"Logger: expected a History, got {type(history).__name__}")
+    """Save and show the history, as far as that is wanted. A second training
+    with the same logger gets a folder of its own."""
+    if not isinstance(history, History):
+        raise TypeError("Logger: expected a History, "
+                        f"got {type(history).__name__}")
     if self.save:
         from hwnn.figures import figure_bytes
         with house_style(): curves = figure_bytes(history.plot())

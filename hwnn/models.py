@@ -195,57 +195,86 @@ from .display import cell_text, html_table
 def _blocks(
     value, # an array, or nested dicts, lists and tuples
 ) -> dict:
-    "The memory that the arrays in `value` hold: identity of the array that owns a block -> its bytes."
+    """The memory that the arrays in `value` hold: identity of the array that
+    owns a block -> its bytes."""
     if isinstance(value, np.ndarray):
         owner = value
         while (value := getattr(value, "base", None)) is not None:
             if isinstance(value, np.ndarray): owner = value
         return {id(owner): owner.nbytes}
-    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    inside = (value.values() if isinstance(value, Mapping)
+              else value if isinstance(value, (list, tuple)) else ())
     return {block: size for v in inside for block, size in _blocks(v).items()}
 
 # %% ../nbs/training/networks_inspecting.ipynb #f22c78d3
 def _kept(layers, outs):
-    "Bytes that are kept after a forward pass: of the input, and of what each layer made."
+    """Bytes that are kept after a forward pass: of the input, and of what each
+    layer made."""
     alive, sizes = _blocks([[layer.cache for layer in layers], outs[-1]]), []
     for out, cache in zip(outs, [{}, *(layer.cache for layer in layers)]):
-        sizes.append(sum(alive.pop(block, 0) for block in _blocks([out, cache])))
+        sizes.append(sum(alive.pop(block, 0)
+                         for block in _blocks([out, cache])))
     return sizes
 
 # %% ../nbs/training/networks_inspecting.ipynb #57e5e1d5
 @patch
 def _summary(self: NeuralNetwork, input_shape, name):
     "The rows of `summary`; `name` says how a layer is written."
-    trials = [_trial(self.layers, input_shape, _dtype(self.layers), batch) for batch in (2, 4)]
-    kept = [(more - less)//2 for less, more in zip(*(_kept(layers, outs) for layers, outs in trials))]
+    trials = [_trial(self.layers, input_shape, _dtype(self.layers), batch)
+              for batch in (2, 4)]
+    kept = [(more - less)//2
+            for less, more in zip(*(_kept(layers, outs)
+                                    for layers, outs in trials))]
     layers, outs = trials[0]
     shapes = [shape_text(("batch", *out.shape[1:])) for out in outs]
     parameters = [list(layer.parameters.values()) for layer in layers]
-    counts, sizes = [sum(p.size for p in ps) for ps in parameters], [sum(p.nbytes for p in ps) for ps in parameters]
-    return [("layer", "output", "parameters", "bytes", "bytes kept per example"), ("input", shapes[0], 0, 0, kept[0]),
-            *zip(map(name, layers), shapes[1:], counts, sizes, kept[1:]), ("total", "", sum(counts), sum(sizes), sum(kept))]
+    counts = [sum(p.size for p in ps) for ps in parameters]
+    sizes = [sum(p.nbytes for p in ps) for ps in parameters]
+    return [
+        ("layer", "output", "parameters", "bytes", "bytes kept per example"),
+        ("input", shapes[0], 0, 0, kept[0]),
+        *zip(map(name, layers), shapes[1:], counts, sizes, kept[1:]),
+        ("total", "", sum(counts), sum(sizes), sum(kept))]
 
 # %% ../nbs/training/networks_inspecting.ipynb #cae4b481
 @patch
 def summary(
     self: NeuralNetwork,
-    input_shape=None, # shape of one example, such as (64,) or (8, 8, 1); not needed after a forward pass
+    # shape of one example, such as (64,) or (8, 8, 1); not needed after a
+    # forward pass
+    input_shape=None,
 ) -> str:
-    "A table of the layers: output shapes, numbers of parameters, their bytes, and the bytes that a forward pass in training keeps for each example. Raises TypeError or ValueError when the input's shape is not known."
+    """A table of the layers: output shapes, numbers of parameters, their bytes,
+    and the bytes that a forward pass in training keeps for each example. Raises
+    TypeError or ValueError when the input's shape is not known."""
     input_shape = self.input_shape if input_shape is None else input_shape
-    if input_shape is None: raise ValueError("NeuralNetwork: expected input_shape, the shape of one example such as (64,), since no input was seen yet; got None")
-    if not isinstance(input_shape, (tuple, list)): raise TypeError(f"NeuralNetwork: expected input_shape as a tuple such as (64,), got {input_shape!r}")
-    for n in input_shape: check_number("NeuralNetwork", "each size in input_shape", n, integer=True, at_least=1)
-    rows = [[cell_text(cell) for cell in row] for row in self._summary(input_shape, lambda layer: type(layer).__name__)]
+    if input_shape is None:
+        raise ValueError("NeuralNetwork: expected input_shape, the shape of "
+                         "one example such as (64,), since no input was seen "
+                         "yet; got None")
+    if not isinstance(input_shape, (tuple, list)):
+        raise TypeError("NeuralNetwork: expected input_shape as a tuple such "
+                        f"as (64,), got {input_shape!r}")
+    for n in input_shape:
+        check_number("NeuralNetwork", "each size in input_shape", n,
+                     integer=True, at_least=1)
+    rows = self._summary(input_shape, lambda layer: type(layer).__name__)
+    rows = [[cell_text(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, "<<>>>", widths)) for row in rows)
+    return "\n".join(
+        "  ".join(f"{cell:{side}{width}}"
+                  for cell, side, width in zip(row, "<<>>>", widths))
+        for row in rows)
 
 # %% ../nbs/training/networks_inspecting.ipynb #cd13fce3
 @patch
 def _repr_html_(self: NeuralNetwork):
     seen = self.input_shape is not None
-    rows = self._summary(self.input_shape, repr) if seen else [("layer",), *((repr(layer),) for layer in self.layers)]
-    return html_table(rows, f"NeuralNetwork with loss {self.loss!r} and optimizer {self.optimizer!r}" + ", before its first input"*(not seen))
+    rows = (self._summary(self.input_shape, repr) if seen
+            else [("layer",), *((repr(layer),) for layer in self.layers)])
+    return html_table(rows, f"NeuralNetwork with loss {self.loss!r} and "
+                      f"optimizer {self.optimizer!r}"
+                      + ", before its first input"*(not seen))
 
 # %% ../nbs/training/networks_inspecting.ipynb #7c272c3f
 @patch
@@ -253,8 +282,12 @@ def _repr_html_(self: Dataset):
     rows = [("part", "examples", "batches", "one example", "labels")]
     for name in ("train", "validate", "test"):
         part = getattr(self, name)
-        if part is not None: rows.append((name, len(part), part.samples_per_epoch, shape_text(part.X.shape[1:]), "none" if part.Y is None else shape_text(part.Y.shape[1:])))
-    return html_table(rows, f"Dataset of {self.train.X.dtype}, batch_size={self.train.batch_size}")
+        if part is None: continue
+        labels = "none" if part.Y is None else shape_text(part.Y.shape[1:])
+        rows.append((name, len(part), part.samples_per_epoch,
+                     shape_text(part.X.shape[1:]), labels))
+    return html_table(rows, f"Dataset of {self.train.X.dtype}, "
+                      f"batch_size={self.train.batch_size}")
 
 # %% ../nbs/training/networks_loop.ipynb #231c2f2f
 from collections import defaultdict
