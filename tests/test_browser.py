@@ -62,6 +62,7 @@ def visit(browser, base):
         tab.goto(base + page, wait_until="load")
         tab.wait_for_function("[...document.querySelectorAll('span.math')].every(e => e.querySelector('.katex'))", timeout=20_000)
         tab.evaluate("document.fonts.ready.then(() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done))))")   # what scrolls was looked for
+        tab.wait_for_function("document.getAnimations().every(a => a.playState !== 'running')")   # colours that change with the scheme have changed
         return tab, wrong
     yield go
     tab.close()
