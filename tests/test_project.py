@@ -75,7 +75,7 @@ EXERCISES = re.compile(r"(Exercise|On your own)")
 WIDE = {
     "commands/predict": 74, "commands/train": 85, "engine/07_ladder": 80, "engine/08_benchmarks": 34, "layers/base": 39,
     "layers/batchnorm": 174, "training/logs": 122, "training/metrics": 34, "training/networks": 201,
-    "training/networks_inspecting": 65, "tutorials/coming_from_the_course": 19, "tutorials/fashion_mnist": 33,
+    "training/networks_inspecting": 65, "tutorials/coming_from_the_course": 19,
     "tutorials/names": 82,
 }
 
