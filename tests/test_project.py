@@ -76,7 +76,6 @@ WIDE = {
     "commands/predict": 74, "commands/train": 85, "engine/07_ladder": 80, "engine/08_benchmarks": 34, "layers/base": 39,
     "layers/batchnorm": 174, "training/logs": 122, "training/metrics": 34, "training/networks": 201,
     "training/networks_inspecting": 65,
-    "tutorials/names": 82,
 }
 
 
@@ -110,7 +109,7 @@ LONG = {
     "layers/windows_arguments": (29, 40), "training/logs": (73, 124), "training/losses_classes": (68, 40),
     "training/networks_inspecting": (43, 51), "training/networks_loop": (66, 43), "training/networks_saving": (29, 48),
     "training/optimizers_classes": (101, 54), "training/optimizers_pytorch": (26, 40), "training/schedulers_classes": (68, 40),
-    "training/weights_initialisers": (44, 40), "tutorials/coming_from_the_course": (25, 48), "tutorials/names": (42, 48),
+    "training/weights_initialisers": (44, 40), "tutorials/coming_from_the_course": (25, 48), "tutorials/names": (56, 62),
 }
 
 
