@@ -109,7 +109,7 @@ LONG = {
     "layers/windows_arguments": (29, 40), "training/logs": (73, 124), "training/losses_classes": (68, 40),
     "training/networks_inspecting": (43, 51), "training/networks_loop": (66, 43), "training/networks_saving": (29, 48),
     "training/optimizers_classes": (101, 54), "training/optimizers_pytorch": (26, 40), "training/schedulers_classes": (68, 40),
-    "training/weights_initialisers": (44, 40), "tutorials/coming_from_the_course": (25, 48), "tutorials/names": (56, 62),
+    "training/weights_initialisers": (44, 40), "tutorials/coming_from_the_course": (25, 48), "tutorials/names": (57, 63),
 }
 
 
