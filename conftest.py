@@ -7,6 +7,7 @@ from collections import Counter
 from importlib.machinery import PathFinder
 from itertools import product
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -98,8 +99,10 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import LoadFileScheduling
 
     class Together(LoadFileScheduling):
-        "A file stays in one process, and so do the two that share the built site."
-        def _split_scope(self, nodeid): return super()._split_scope(nodeid).replace("test_browser", "test_site")
+        "A file stays in one process; of the pages in the browser, which take longest, two processes have half each, with a site for each."
+        def _split_scope(self, nodeid):
+            scope = super()._split_scope(nodeid)
+            return f"{scope} {crc32(nodeid.encode()) % 2}" if "test_browser" in scope else scope
 
     config.option.loadscopereorder = False
     return Together(config, log)
@@ -107,7 +110,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_collection_modifyitems(items):
     # The longest first: at the end, one process would run it while the other has nothing left to do.
-    items.sort(key=lambda item: item.path.stem not in ("test_site", "test_browser"))
+    items.sort(key=lambda item: ("test_browser", "test_site", item.path.stem).index(item.path.stem))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,7 +1,7 @@
 """Run the pages and the tests of numbers under other seeds, processors and thread counts, with and without what is optional.
 
 `python tools/shake.py` runs each condition by itself; with --quick two that combine them. Exits with 1 if anything failed, or if a number on a page
-depends on whether PyTorch and Numba are there: for --quick, --usual names the outputs of a usual run, `make test ARGS="--outputs FOLDER"`."""
+depends on whether PyTorch and Numba are there: for --quick, --usual names the outputs of a usual run, `make test ARGS="--outputs=FOLDER"`."""
 import argparse, json, os, platform, re, subprocess, sys, tempfile, time
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def conditions(quick):
 def run(args, env, outputs):
     "Run pytest; returns what it counted, and the names of what failed."
     kept = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "HWNN_FAST", "HWNN_WITHOUT", "HWNN_NO_SKIPS")}
-    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--tb=short", "--outputs", outputs, *args, *FILES]
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--tb=short", f"--outputs={outputs}", *args, *FILES]
     done = subprocess.run(command, cwd=root, env=kept | env, capture_output=True, text=True)
     counted = re.findall(r"(?m)^(?:=+ )?((?:\d+ \w+(?:, )?)+) in ", done.stdout)
     failed = re.findall(r"(?m)^(?:FAILED|ERROR) (.*?)(?: - .*)?$", done.stdout)
