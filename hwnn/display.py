@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterable
 from numbers import Integral, Real
 
+from .checks import short
+
 # %% ../nbs/ground/display.ipynb #56d4f50d
 def cell_text(
     value,  # a number, or anything else
@@ -33,7 +35,7 @@ def html_table(
     def items(part):
         if isinstance(part, str) or not isinstance(part, Iterable):
             raise TypeError(f"html_table: expected a list of rows, each a list "
-                            f"of cells, got {part!r}")
+                            f"of cells, got {short(part)}")
         return list(part)
     rows = [items(row) for row in items(rows)]
     if len({len(row) for row in rows}) != 1:

@@ -28,9 +28,7 @@ colors = AttrDict(
 )
 
 # %% ../nbs/ground/figures.ipynb #fd3d507f
-def use_style(
-    compact=False,  # store this page's figures as `compact_svg` writes them
-):
+def use_style():
     """Set matplotlib's defaults to the style of hwnn, and
     Jupyter's figures to SVG that is the same in every run."""
     import matplotlib as mpl
@@ -55,10 +53,10 @@ def use_style(
     if not get_ipython(): return
     set_matplotlib_formats("svg", bbox_inches="tight",
                            metadata={"Date": None})
-    if compact:
-        from matplotlib.figure import Figure
-        formatters = get_ipython().display_formatter.formatters
-        formatters["image/svg+xml"].for_type(Figure, compact_svg)
+    from matplotlib.figure import Figure
+    formatters = get_ipython().display_formatter.formatters
+    formatters["image/svg+xml"].for_type(
+        Figure, lambda fig: compact_svg(fig))
 
 # %% ../nbs/ground/figures.ipynb #a1dfac77
 def figure_bytes(
@@ -210,15 +208,13 @@ def explore(
     """Show `draw` under a slider for each argument: a live
     ipywidget in Jupyter, precomputed frames on a static page."""
     from IPython.display import display
+    values = {name: list(vs) for name, vs in values.items()}
     for name, vs in values.items():
-        if not len(list(vs)):
+        if not vs:
             raise ValueError(f"explore: expected at least one value for "
                              f"{name}, got none")
-    values = {name: list(vs) for name, vs in values.items()}
     bundle = {"text/html": static_html(draw, alt, values),
               "text/plain": f"sliders: {', '.join(values)}"}
-    # a widget's identifier changes with every run; stored outputs and tests do
-    # without
     if "IN_TEST" not in os.environ:
         from ipywidgets import SelectionSlider, interactive
         from matplotlib.pyplot import show
@@ -257,6 +253,41 @@ const cells = [...c.parentNode.querySelectorAll('[data-l]')], \
 next = cells[cells.indexOf(c) + step];
 event.preventDefault(); if (next) { next.tabIndex = -1; next.focus(); }"""
 
+# %% ../nbs/ground/figures.ipynb #55d47c19
+def _linked(panels, links, notes, start=None):
+    """For each title the number of its first cell; for each cell the numbers
+    that it is linked with, and its sentence; the number of the marked cell."""
+    first, middle, size = {}, {}, 0
+    for title, A, _ in (panel for row in panels for panel in row):
+        first[title], middle[title] = size, size + A.size//2
+        size += A.size
+    named = [t for a, _, b, _ in links for t in (a, b)] + list(notes)
+    for title in named + [start]*(start is not None):
+        if title not in first:
+            raise ValueError(f"linked_cells: expected a title among "
+                             f"{', '.join(map(repr, first))}, got {title!r}")
+    linked, text = [set() for _ in range(size)], [""]*size
+    for a, here, b, there in links:
+        for i, j in np.broadcast(here, there):
+            linked[first[a] + i].add(first[b] + j)
+            linked[first[b] + j].add(first[a] + i)
+    for title, sentences in notes.items():
+        text[first[title]:first[title] + len(sentences)] = sentences
+    return first, linked, text, middle.get(start)
+
+# %% ../nbs/ground/figures.ipynb #c9dd35bb
+def _cell_svg(x, y, value, filled, linked, note, mark, focus):
+    """A cell as a group that carries its links and its sentence; `filled` is
+    the opacity of its square, `mark` its class, `focus` whether tab stops."""
+    small = ' font-size="9.5"' if len(f"{value:g}") > 3 else ""
+    return (f'<g data-l="{" ".join(map(str, sorted(linked)))}" '
+            f'data-n="{html.escape(note, quote=True)}"'
+            + (' tabindex="0"' if focus else "")
+            + (f' class="{mark}"' if mark else "")
+            + f' transform="translate({x},{y})">'
+            f'<path d="M1 1h26v26H1z" fill-opacity="{filled:.2f}"/>'
+            f'<text{small}>{value:g}</text></g>')
+
 # %% ../nbs/ground/figures.ipynb #7bb2d841
 def cells_svg(
     panels,      # rows of (title, array (rows, cols), key of `colors`)
@@ -269,25 +300,8 @@ def cells_svg(
 ) -> str:
     """One SVG with the sentence of the marked cell below
     it. Raises ValueError for a title that is no panel's."""
-    size, gap, x, y, right, small = 28, 34, 2, 18, 0, ' font-size="9.5"'
-    flat = [panel for row in panels for panel in row]
-    first = dict(zip([title for title, _, _ in flat],
-                     np.cumsum([0] + [A.size for _, A, _ in flat]).tolist()))
-    linked = [set() for _ in range(sum(A.size for _, A, _ in flat))]
-    text = [""]*len(linked)
-    for title in [t for a, _, b, _ in links for t in (a, b)] + list(notes):
-        if title not in first:
-            raise ValueError(f"linked_cells: expected a title among "
-                             f"{', '.join(map(repr, first))}, got {title!r}")
-    for a, here, b, there in links:
-        for i, j in np.broadcast(here, there):
-            linked[first[a] + i].add(first[b] + j)
-            linked[first[b] + j].add(first[a] + i)
-    for title, sentences in notes.items():
-        text[first[title]:first[title] + len(sentences)] = sentences
-    sizes = {title: A.size for title, A, _ in flat}
-    at = None if start is None else first[start] + sizes[start]//2
-    parts = []
+    first, linked, text, at = _linked(panels, links, notes, start)
+    size, gap, x, y, right, parts = 28, 34, 2, 18, 0, []
     for row in panels:
         for title, A, role in row:
             parts.append(f'<g data-w="{A.shape[1]}" fill="{colors[role]}" '
@@ -297,28 +311,35 @@ def cells_svg(
                 cell = first[title] + k
                 mark = ("at" if cell == at else "on" if at is not None
                         and cell in linked[at] else "")
-                strength = 0.06 + 0.5*abs(value)/(np.abs(A).max() or 1)
-                parts.append(
-                    f'<g data-l="{" ".join(map(str, sorted(linked[cell])))}" '
-                    f'data-n="{html.escape(text[cell], quote=True)}"'
-                    + ("" if k else ' tabindex="0"')
-                    + (f' class="{mark}"' if mark else "")
-                    + f' transform="translate({x + size*j},{y + size*i})">'
-                    f'<path d="M1 1h26v26H1z" '
-                    f'fill-opacity="{strength:.2f}"/>'
-                    f'<text{small if len(f"{value:g}") > 3 else ""}>'
-                    f'{value:g}</text></g>')
+                filled = 0.06 + 0.5*abs(value)/(np.abs(A).max() or 1)
+                parts.append(_cell_svg(x + size*j, y + size*i, value, filled,
+                                       linked[cell], text[cell], mark, k == 0))
             parts.append("</g>")
-            right, x = (max(right, x + size*A.shape[1]),
-                        x + max(size*A.shape[1], 7*len(title)) + gap)
+            width = size*A.shape[1]
+            right, x = max(right, x + width), x + max(width, 7*len(title)) + gap
         x, y = 2, y + size*max(A.shape[0] for _, A, _ in row) + gap
     hint = ("Point at a cell, touch it, or move with the arrow keys."
             if at is None else text[at])
     return (f'<div><svg viewBox="0 0 {right + 4} {y - gap + 4}" '
             f'style="max-width:{right + 4}px" role="group" '
-            f'aria-label="{html.escape(alt, quote=True)}">'
-            f'{"".join(parts)}</svg><p '
-            f'aria-live="polite">{html.escape(hint)}</p></div>')
+            f'aria-label="{html.escape(alt, quote=True)}">{"".join(parts)}'
+            f'</svg><p aria-live="polite">{html.escape(hint)}</p></div>')
+
+# %% ../nbs/ground/figures.ipynb #6c2c1130
+def _cells_page(frames, settings=()):
+    "Drawings with the scripts that mark their cells, under a list of settings."
+    attr = lambda code: html.escape(code, quote=True)
+    choose = ("const at = this.selectedIndex; "
+              "this.closest('.hwnn-cells').querySelectorAll('svg')"
+              ".forEach((s, i) => s.parentNode.hidden = i !== at)")
+    options = "".join(f"<option>{html.escape(s)}</option>" for s in settings)
+    select = (f'<select aria-label="setting" onchange="{attr(choose)}" '
+              f'style="margin-bottom:.6em">{options}</select>')
+    hidden = [f.replace("<div>", "<div hidden>", 1) for f in frames[1:]]
+    return (f'<div class="hwnn-cells" onpointerover="{attr(CELLS_SHOW)}" '
+            f'onkeyup="{attr(CELLS_SHOW)}" onkeydown="{attr(CELLS_MOVE)}">'
+            f'<style>{CELLS_STYLE}</style>{select if settings else ""}'
+            f'{"".join([frames[0], *hidden])}</div>')
 
 # %% ../nbs/ground/figures.ipynb #217c6e19
 def linked_cells(
@@ -337,33 +358,16 @@ def linked_cells(
     from IPython.display import HTML, display
     if not presets:
         raise ValueError("linked_cells: expected at least one preset, got none")
-    attr = lambda code: html.escape(code, quote=True)
-    def wrap(inside):
-        return (f'<div class="hwnn-cells" onpointerover="{attr(CELLS_SHOW)}" '
-                f'onkeyup="{attr(CELLS_SHOW)}" onkeydown="{attr(CELLS_MOVE)}">'
-                f'<style>{CELLS_STYLE}</style>{inside}</div>')
-    frames = [cells_svg(*draw(**preset), alt.format(**preset), start)
-              for preset in presets]
-    names = [", ".join(f"{k} {v}" for k, v in preset.items())
-             for preset in presets]
-    options = "".join(f'<option>{html.escape(name)}</option>' for name in names)
-    choose = ("const at = this.selectedIndex; "
-              "this.closest('.hwnn-cells').querySelectorAll('svg')"
-              ".forEach((s, i) => s.parentNode.hidden = i !== at)")
-    select = (f'<select aria-label="setting" onchange="{attr(choose)}" '
-              f'style="margin-bottom:.6em">{options}</select>')
-    page = wrap(select
-                + "".join(f if not i else f.replace("<div>", "<div hidden>", 1)
-                          for i, f in enumerate(frames)))
-    bundle = {"text/html": page,
+    def frame(chosen):
+        return cells_svg(*draw(**chosen), alt.format(**chosen), start)
+    settings = [", ".join(f"{k} {v}" for k, v in preset.items())
+                for preset in presets]
+    bundle = {"text/html": _cells_page([*map(frame, presets)], settings),
               "text/plain": f"linked cells, {len(presets)} settings"}
     if "IN_TEST" not in os.environ:  # as in `explore`
         from ipywidgets import SelectionSlider, interactive
         def live(**chosen):
-            try:
-                display(HTML(wrap(cells_svg(*draw(**chosen),
-                                            alt.format(**chosen), start))))
-            # a choice that does not go together: a kernel beyond the image
+            try: display(HTML(_cells_page([frame(chosen)])))
             except ValueError as e: print(e)
         widget = interactive(live, **{
             name: SelectionSlider(options=list(vs), value=presets[0][name])

@@ -11,21 +11,22 @@ from copy import deepcopy
 import numpy as np
 from fastcore.basics import patch
 
-from .activations import Linear, SoftMax
-from .checks import check_number
+from .activations import SoftMax
+from .checks import check_array, check_number, short
 from .engine.table import run
 from .layers.base import initialize_layer
 from .logs import History
-from .losses import BinaryCrossEntropy, CrossEntropy
-from .losses import cross_entropy_and_gradient, cross_entropy_from_logits
-from .losses import initialize_loss
+from .losses import CrossEntropy, cross_entropy_and_gradient
+from .losses import cross_entropy_from_logits, initialize_loss
 from .optimizers import clip_by_global_norm, initialize_optimizer
 from .optimizers import take_step
+from .pairs import check_ends
 
 # %% ../nbs/training/networks.ipynb #5831e45c
 def _run(layers, X, mode):
     "The input through one layer after the other."
-    for layer in layers: X = layer.forward(X, mode)
+    for layer in layers:
+        X = layer.forward(X, mode if layer.trainable else "test")
     return X
 
 # %% ../nbs/training/networks.ipynb #830149fe
@@ -41,13 +42,16 @@ class NeuralNetwork:
     ):
         _check_parts(layers, logger, seed)
         self.layers = [initialize_layer(layer) for layer in layers]
+        _check_once(self.layers)
         self.loss = initialize_loss(loss)
-        _check_fit(self.layers, self.loss)
+        check_ends(self.layers, self.loss)
         self.optimizer = deepcopy(initialize_optimizer(optimizer))
         self.logger, self.history = logger, History()
         self.rng = np.random.default_rng(0 if seed is None else seed)
         for layer in self.layers: layer.rng = self.rng
         self.input_shape, self._fits, self._out = None, set(), None
+        self.preparation = None   # of the dataset of the last training
+        self._owned = {}   # "0.W" -> the array that the optimizer's state is of
 
     def __repr__(self):
         rows = [f"  {k}: {layer!r}" for k, layer in enumerate(self.layers)]
@@ -59,25 +63,20 @@ def _check_parts(layers, logger, seed):
     "Raise TypeError or ValueError unless a network can be made of these."
     def refuse(kind, text): raise kind(f"NeuralNetwork: expected {text}")
     if not isinstance(layers, (list, tuple)) or not len(layers):
-        refuse(ValueError, f"a list of at least one layer, got {layers!r}")
+        refuse(ValueError, f"a list of at least one layer, got {short(layers)}")
     if logger is not None and not (hasattr(logger, "log")
                                    and hasattr(logger, "finish")):
         refuse(TypeError, "a logger with the methods log and finish, "
-               f"got {logger!r}")
+               f"got {short(logger)}")
     if seed is not None:
         check_number("NeuralNetwork", "seed", seed, integer=True, at_least=0)
 
-def _check_fit(layers, loss):
-    "Raise ValueError unless each layer stands once and the loss fits the last."
-    if len({id(layer) for layer in layers}) < len(layers):
+def _check_once(layers):
+    "Raise ValueError for one object in two places."
+    ids = {id(getattr(layer, "own", layer)) for layer in layers}
+    if len(ids) < len(layers):
         raise ValueError("NeuralNetwork: expected each layer once, "
                          "got one object in two places")
-    activation = getattr(layers[-1], "activation", None)
-    if isinstance(loss, BinaryCrossEntropy) and not isinstance(
-            activation, (Linear, type(None))):
-        raise ValueError("NeuralNetwork: expected a linear last layer with "
-                         "binary_cross_entropy, which takes logits, "
-                         f"got {activation!r}")
 
 # %% ../nbs/training/networks.ipynb #b89e3942
 @patch
@@ -100,7 +99,9 @@ def forward(
 def _logits(self: NeuralNetwork, out):
     """The last layer's Z where loss and gradient come from it, else None.
     Raises ValueError unless `out` is the last output."""
-    if out is not self._out:
+    same = out is self._out or (self._out is not None and np.array_equal(
+        out, self._out, equal_nan=True))
+    if not same:
         raise ValueError("NeuralNetwork: expected the output of the last "
                          "forward pass, got another array")
     last = self.layers[-1]
@@ -116,20 +117,28 @@ def loss_of(
     self: NeuralNetwork,
     target: np.ndarray, # shaped like `out`, targets
     out: np.ndarray,    # (batch, n_out), what the last forward pass returned
+    weights=None,       # (batch,), of the examples; None for equal ones
 ) -> float:
-    """The loss of an output. Raises TypeError and ValueError unless target and
-    out fit."""
-    Z = self._logits(out)
-    if Z is None: return self.loss.forward(target, out)
-    return cross_entropy_from_logits(target, Z, self.loss.smoothing)
+    """The loss of an output. Raises TypeError and ValueError unless target,
+    out and weights fit."""
+    Z, loss = self._logits(out), self.loss
+    if Z is None: return loss.forward(target, out, *_given(weights))
+    return cross_entropy_from_logits(target, Z, loss.smoothing,
+                                     loss.example_weights(target, weights))
 
 @patch
-def _loss_and_gradient(self: NeuralNetwork, target, out):
+def _loss_and_gradient(self: NeuralNetwork, target, out, weights):
     "Loss, its gradient, and whether that is the one at the last layer's Z."
     Z, loss = self._logits(out), self.loss
     if Z is None:
-        return loss.forward(target, out), loss.backward(target, out), False
-    return *cross_entropy_and_gradient(target, Z, loss.smoothing), True
+        return (loss.forward(target, out, *_given(weights)),
+                loss.backward(target, out, *_given(weights)), False)
+    weights = loss.example_weights(target, weights)
+    return *cross_entropy_and_gradient(target, Z, loss.smoothing, weights), True
+
+def _given(weights):
+    "Weights as an argument, which a loss of one's own need not know."
+    return () if weights is None else (weights,)
 
 # %% ../nbs/training/networks.ipynb #1f24a86c
 @patch
@@ -137,12 +146,14 @@ def backward(
     self: NeuralNetwork,
     target: np.ndarray, # shaped like `out`, targets
     out: np.ndarray,    # (batch, n_out), what the last forward pass returned
+    weights=None,       # (batch,), of the examples; None for equal ones
     forget: bool = False, # clear each layer's cache after its gradients
 ) -> float:
     """The loss; the gradients of all parameters are left in the layers.
-    Raises TypeError and ValueError unless target and out fit."""
-    loss, dL, at_Z = self._loss_and_gradient(target, out)
-    trained = [k for k, layer in enumerate(self.layers) if layer.parameters]
+    Raises TypeError and ValueError unless target, out and weights fit."""
+    loss, dL, at_Z = self._loss_and_gradient(target, out, weights)
+    trained = [k for k, layer in enumerate(self.layers)
+               if layer.parameters and layer.trainable]
     first = min(trained, default=len(self.layers))
     for layer in reversed(self.layers[first:]):
         skip_dX = layer is self.layers[first]
@@ -154,17 +165,34 @@ def backward(
 # %% ../nbs/training/networks.ipynb #67798287
 @patch
 def _owners(self: NeuralNetwork):
-    """(index of the layer, layer, name) of every parameter. Raises RuntimeError
-    unless each has a gradient."""
-    owners = [(k, layer, name) for k, layer in enumerate(self.layers)
+    """(key, layer, name) of every parameter that is trained. Raises
+    RuntimeError unless each has a gradient, ValueError unless it fits."""
+    owners = [(f"{k}.{name}", layer, name)
+              for k, layer in enumerate(self.layers) if layer.trainable
               for name in layer.parameters]
-    missing = [f"{k}.{name}" for k, layer, name in owners
+    missing = [key for key, layer, name in owners
                if name not in layer.gradients]
     if missing or self.input_shape is None:
         raise RuntimeError(
             "NeuralNetwork: expected a backward pass before update, got no "
             f"gradient for {', '.join(missing) or 'any parameter'}")
+    for key, layer, name in owners:
+        check_array("NeuralNetwork", f"gradient {key}", layer.gradients[name],
+                    *layer.parameters[name].shape)
     return owners
+
+@patch
+def _follow(self: NeuralNetwork, owners):
+    """Let the optimizer's states go with their arrays: to a new place with a
+    layer that has moved, and away with an array that is gone."""
+    now = {key: layer.parameters[name] for key, layer, name in owners}
+    if all(self._owned.get(key) is A for key, A in now.items()): return
+    was = {id(A): key for key, A in self._owned.items()}
+    cache, ours = self.optimizer.cache, {*now, *self._owned}
+    moved = {key: cache[was[id(A)]] for key, A in now.items()
+             if was.get(id(A)) in cache}
+    rest = {key: state for key, state in cache.items() if key not in ours}
+    self.optimizer.cache, self._owned = rest | moved, now
 
 @patch
 def update(
@@ -175,18 +203,140 @@ def update(
     """Move all parameters by one step of the optimizer, after clipping all
     gradients jointly. Raises RuntimeError without a backward pass."""
     owners, clip_norm = self._owners(), self.optimizer.clip_norm
+    self._follow(owners)
     grads = [layer.gradients[name] for _, layer, name in owners]
     if clip_norm is not None: grads, _ = clip_by_global_norm(grads, clip_norm)
-    for (k, layer, name), grad in zip(owners, grads):
+    for (key, layer, name), grad in zip(owners, grads):
         param = layer.parameters[name]
-        step = self.optimizer.update(f"{k}.{name}", param, grad, epoch)
+        step = self.optimizer.update(key, param, grad, epoch)
         run(take_step, param, step)
         if norms is None: continue
         moved = layer.gradients[name], step, param
-        norms[f"{k}_{name}"] += [np.linalg.norm(A) for A in moved]
+        norms[key.replace(".", "_")] += [np.linalg.norm(A) for A in moved]
+
+# %% ../nbs/training/networks_files.ipynb #9f4c0739
+import json
+from inspect import signature
+
+from .activations import ACTIVATIONS
+from .layers import LAYERS
+from .layers.base import initialize_layer
+from .losses import LOSSES, initialize_loss
+from .weights import WEIGHTS
+
+# %% ../nbs/training/networks_files.ipynb #130034aa
+_TABLES = dict(LAYERS=LAYERS, ACTIVATIONS=ACTIVATIONS, WEIGHTS=WEIGHTS,
+               LOSSES=LOSSES)
+
+def _identity(cls):
+    """The name of a class in its table, or its own; for one that is not
+    hwnn's also where it comes from."""
+    known = {c: name for table in _TABLES.values()
+             for name, c in reversed(table.items())}
+    own = {"name": known.get(cls, cls.__name__)}
+    if cls.__module__.startswith("hwnn."): return own
+    return own | {"class": f"{cls.__module__}.{cls.__qualname__}"}
+
+def _words(value):
+    "The value in terms of JSON, objects by their names and arguments."
+    if value is None or isinstance(value, (bool, int, float, str)): return value
+    if isinstance(value, np.generic): return value.item()
+    if isinstance(value, np.ndarray): return value.tolist()
+    if isinstance(value, (list, tuple)): return [_words(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _words(v) for k, v in value.items()}
+    cls = type(value)
+    return _identity(cls) | {p: _words(getattr(value, p))
+                             for p in signature(cls).parameters
+                             if p != "name" and hasattr(value, p)}
+
+# %% ../nbs/training/networks_files.ipynb #fcdd71c4
+@patch
+def _description(self: NeuralNetwork):
+    "Layers, loss and preparation in JSON, for the metadata of a file."
+    return json.dumps(dict(version=1, input_shape=list(self.input_shape),
+                           layers=[_words(layer) for layer in self.layers],
+                           loss=_words(self.loss),
+                           preparation=_words(self.preparation)))
+
+# %% ../nbs/training/networks_files.ipynb #9e18e9b9
+def _without_classes(words):
+    """The words without where classes come from. Raises ValueError unless
+    each of those is in a table."""
+    if isinstance(words, list): return [_without_classes(v) for v in words]
+    if not isinstance(words, dict): return words
+    name = words.get("name")
+    if "class" in words and not any(isinstance(name, str) and name in table
+                                    for table in _TABLES.values()):
+        raise ValueError(
+            f"{reprlib.repr(name)}, which is in none of the tables "
+            f"{', '.join(_TABLES)}; import {reprlib.repr(words['class'])} "
+            "and put it there first")
+    return {k: _without_classes(v) for k, v in words.items() if k != "class"}
+
+# %% ../nbs/training/networks_files.ipynb #79a9b6f6
+def _parts(found, path):
+    """Layers, loss and preparation of a description. Raises ValueError unless
+    it has them, and each can be made."""
+    wanted = ["input_shape", "layers", "loss", "preparation", "version"]
+    if sorted(found) != wanted or not isinstance(found["layers"], list):
+        raise ValueError("NeuralNetwork: expected a description with a list "
+                         f"layers and with {', '.join(wanted)} in {path}, "
+                         f"got {reprlib.repr(sorted(found))}")
+    try:
+        layers = [initialize_layer(_without_classes(words))
+                  for words in found["layers"]]
+        loss = initialize_loss(_without_classes(found["loss"]))
+    except (TypeError, ValueError, OverflowError, RecursionError) as e:
+        raise ValueError("NeuralNetwork: expected layers and loss in "
+                         f"{path} that can be made, got: {e!s:.300}") from None
+    return layers, loss, _prepared(found["preparation"], path)
+
+# %% ../nbs/training/networks_files.ipynb #e5b2fb8e
+def _prepared(given, path):
+    "The preparation, a dict or None. Raises ValueError for another thing."
+    def refuse(text):
+        raise ValueError("NeuralNetwork: expected a preparation with "
+                         f"{text} in {path}, got {reprlib.repr(given)}")
+    if given is None: return None
+    keys = {"shift", "scale", "features", "classes"}
+    if not isinstance(given, dict) or not keys <= given.keys():
+        refuse("shift, scale, features and classes")
+    for key, above in dict(shift=None, scale=0).items():
+        try:
+            for v in np.atleast_1d(np.array(given[key], dtype=object)):
+                check_number("preparation", key, v, above=above)
+        except (TypeError, ValueError):
+            refuse(f"{key} as finite numbers" + ", positive"*(key == "scale"))
+    for key in ("features", "classes"):
+        names = given[key] or []
+        if not (isinstance(names, list)
+                and all(isinstance(name, str) for name in names)):
+            refuse(f"{key} as a list of names or null")
+    return given
+
+# %% ../nbs/training/networks_files.ipynb #4eb0a692
+@patch(cls_method=True)
+def from_file(cls: NeuralNetwork,
+    path, # safetensors file that `save` wrote
+) -> NeuralNetwork:
+    """The network in a file: layers, loss, preparation, parameters, states.
+    Raises ValueError for another kind of file, FileNotFoundError."""
+    arrays, found = _read(path)
+    if "version" not in found:
+        raise ValueError(
+            f"NeuralNetwork: expected a description of layers in the metadata "
+            f"of {path}, got a file without, from an older version or another "
+            "program; make the network in code, and use load(path)")
+    layers, loss, preparation = _parts(found, path)
+    net = cls(layers, loss)
+    net._take(arrays, found, path, _chosen(None, len(layers)))
+    net.preparation = preparation
+    return net
 
 # %% ../nbs/training/networks_inspecting.ipynb #8d3cbe30
 from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager
 
 from .datasets import Dataset
 from .display import cell_text, html_table
@@ -254,7 +404,7 @@ def summary(
                          "yet; got None")
     if not isinstance(input_shape, (tuple, list)):
         raise TypeError("NeuralNetwork: expected input_shape as a tuple such "
-                        f"as (64,), got {input_shape!r}")
+                        f"as (64,), got {short(input_shape)}")
     for n in input_shape:
         check_number("NeuralNetwork", "each size in input_shape", n,
                      integer=True, at_least=1)
@@ -289,6 +439,161 @@ def _repr_html_(self: Dataset):
     return html_table(rows, f"Dataset of {self.train.X.dtype}, "
                       f"batch_size={self.train.batch_size}")
 
+# %% ../nbs/training/networks_inspecting.ipynb #aad474a0
+@patch
+@contextmanager
+def replay(self: NeuralNetwork):
+    """A block in which all layers draw what their last forward pass
+    drew, and after which the network is as it was before."""
+    out, shape = self._out, self.input_shape
+    with ExitStack() as stack:
+        for layer in self.layers: stack.enter_context(layer.replay())
+        yield
+    self._out, self.input_shape = out, shape
+
+# %% ../nbs/training/networks_loading.ipynb #06554eaa
+import json
+import re
+import reprlib
+from copy import copy
+
+from fastcore.basics import AttrDict
+
+from .checks import shape_text
+
+# %% ../nbs/training/networks_loading.ipynb #15d41ef2
+def _read(path):
+    """The arrays of a safetensors file, and its description of the network.
+    Raises TypeError, FileNotFoundError, or ValueError for another kind."""
+    from safetensors import SafetensorError, safe_open
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError("NeuralNetwork: expected the path of a safetensors "
+                        f"file, got {reprlib.repr(path)}")
+    if not Path(path).is_file():
+        raise FileNotFoundError("NeuralNetwork: expected a safetensors file, "
+                                f"got {str(path)!r}, where there is none")
+    try:
+        with safe_open(os.fspath(path), framework="np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            metadata = file.metadata() or {}
+    # NumPy does not know every dtype that such a file may have
+    except (SafetensorError, TypeError, AttributeError) as e:
+        raise ValueError("NeuralNetwork: expected a safetensors file, "
+                         f"got {path}: {e}") from None
+    return arrays, _found(metadata, path)
+
+# %% ../nbs/training/networks_loading.ipynb #22d30ef7
+def _found(metadata, path):
+    """The description in the metadata of a file; of an older file the shape of
+    an input, which was text. Raises ValueError for another thing."""
+    if "network" not in metadata:
+        text = metadata.get("input_shape", "")
+        if re.fullmatch(r"[1-9][0-9]{0,8}( [1-9][0-9]{0,8}){0,3}", text):
+            return dict(input_shape=[int(n) for n in text.split()])
+        raise ValueError("NeuralNetwork: expected an input_shape such as "
+                         f"'8 8 1' in the metadata of {path}, "
+                         f"got {reprlib.repr(text)}")
+    try: found = json.loads(metadata["network"])
+    except (ValueError, RecursionError): found = None
+    if isinstance(found, dict) and found.get("version") == 1: return found
+    raise ValueError("NeuralNetwork: expected a description in JSON of version "
+                     f"1 in the metadata of {path}, "
+                     f"got {reprlib.repr(metadata['network'])}")
+
+# %% ../nbs/training/networks_loading.ipynb #942139d1
+def _input_shape(found, path):
+    "The shape of one example in a description. Raises ValueError."
+    shape = found.get("input_shape")
+    if isinstance(shape, list) and 0 < len(shape) < 5 and all(
+            type(n) is int and 0 < n < 10**9 for n in shape):
+        return tuple(shape)
+    raise ValueError("NeuralNetwork: expected an input_shape such as [8, 8, 1] "
+                     f"in the metadata of {path}, got {reprlib.repr(shape)}")
+
+# %% ../nbs/training/networks_loading.ipynb #177d22d2
+@patch
+def _needed(
+    self: NeuralNetwork,
+    loaded, # arrays of the file
+    shape,  # of one example
+    chosen, # indices of the layers that are loaded
+):
+    """For each layer up to the last chosen one the shape of its input, that of
+    its output, and those of its parameters and states."""
+    plans, dtype = [], _dtype(self.layers)
+    for k, layer in enumerate(self.layers[:max(chosen) + 1]):
+        W = loaded.get(f"{k}.W")
+        if layer.n_out is None and np.ndim(W):
+            layer = copy(layer)   # nothing is changed yet
+            layer.n_out = W.shape[-1]
+        plans.append((shape, *_plan(layer, shape, dtype)))
+        shape = plans[-1][1]
+    return plans
+
+# %% ../nbs/training/networks_loading.ipynb #fc946764
+def _check_file(needed, loaded, dtype, path):
+    "Raise ValueError unless the file has these shapes and finite numbers."
+    if dtype not in (np.float32, np.float64):
+        raise ValueError("NeuralNetwork: expected arrays of float32 or float64 "
+                         f"in {path}, got {dtype}")
+    wants = {name: f"{shape_text(shape)} {dtype}"
+             for name, shape in needed.items()}
+    has = {name: f"{shape_text(A.shape)} {A.dtype}"
+           for name, A in loaded.items()}
+    for name in sorted({*wants, *has}):
+        want, got = (d.get(name, "no such array") for d in (wants, has))
+        if want != got:
+            raise ValueError(f"NeuralNetwork: expected {name:.60} {want}, "
+                             f"got {got} in {path}")
+        check_finite("NeuralNetwork", f"{name} in {path}", loaded[name])
+
+# %% ../nbs/training/networks_loading.ipynb #bd3bd299
+@patch
+def load(
+    self: NeuralNetwork,
+    path,        # safetensors file that `save` wrote
+    layers=None, # indices of the layers to load, a list; None: all of them
+):
+    """Replace parameters and states by those of a file. Raises ValueError, and
+    changes nothing, unless names, shapes and dtypes fit; FileNotFoundError."""
+    chosen = _chosen(layers, len(self.layers))
+    self._take(*_read(path), path, chosen)
+
+# %% ../nbs/training/networks_loading.ipynb #54a7738b
+def _chosen(layers, count):
+    "The indices in order. Raises TypeError or ValueError for others."
+    if layers is None: return list(range(count))
+    if not isinstance(layers, (list, tuple, range)) or not layers:
+        raise TypeError("NeuralNetwork: expected layers as a list of indices "
+                        f"such as [0, 1], got {reprlib.repr(layers)}")
+    for k in layers:
+        check_number("NeuralNetwork", "each index in layers", k, integer=True,
+                     at_least=0, below=count)
+    return sorted(set(layers))
+
+# %% ../nbs/training/networks_loading.ipynb #dcdb232a
+@patch
+def _take(self: NeuralNetwork, loaded, found, path, chosen):
+    "What `load` does with the arrays and the description in a file."
+    whole = len(chosen) == len(self.layers)
+    stated = _input_shape(found, path)
+    shape = self.input_shape or stated
+    if not whole:
+        loaded = {name: A for name, A in loaded.items()
+                  if name.split(".")[0] in map(str, chosen)}
+    plans = self._needed(loaded, shape, chosen)
+    needed = {f"{k}.{key}": size for k in chosen
+              for sizes in plans[k][2:] for key, size in sizes.items()}
+    stored = next((A.dtype for A in loaded.values()), np.float32)
+    _check_file(needed, loaded, _dtype(self.layers, stored), path)
+    for k in chosen:
+        layer, (shape_in, shape_out, *sizes) = self.layers[k], plans[k]
+        layer.parameters, layer.state = (
+            AttrDict({key: loaded[f"{k}.{key}"] for key in d}) for d in sizes)
+        layer.n_in, layer.n_out = shape_in[-1], shape_out[-1]
+    if whole: self.input_shape = shape
+    self.optimizer.cache.clear()
+
 # %% ../nbs/training/networks_loop.ipynb #231c2f2f
 from collections import defaultdict
 from contextlib import suppress
@@ -296,6 +601,8 @@ from math import inf, isfinite
 
 from .checks import check_array, check_finite, check_flag, check_one_hot
 from .datasets import Dataset
+from .losses import BinaryCrossEntropy, CrossEntropy, Hinge
+from .pairs import check_classes, check_reach
 from .logs import progress
 
 # %% ../nbs/training/networks_loop.ipynb #fd7461ac
@@ -306,19 +613,34 @@ def _n_out(self: NeuralNetwork):
     return last.n_out if hasattr(last, "activation") else None
 
 @patch
+def _takes_classes(self: NeuralNetwork):
+    "Whether the loss takes one-hot labels; one of your own says so by name."
+    return (self.loss.name == "cross_entropy"
+            or isinstance(self.loss, (CrossEntropy, Hinge)))
+
+@patch
 def _check_predict(self: NeuralNetwork, X, Y, batch_size):
     "Raise TypeError or ValueError unless input and targets fit."
-    axes = [f"axis {k}" for k in range(1, getattr(X, "ndim", 2))]
-    check_array("NeuralNetwork", "input", X, "batch", *self.input_shape or axes)
+    shape = self.input_shape or getattr(X, "shape", ())[1:]
+    # rows and columns are left to the layers: some take images of any size
+    places = ("rows", "cols")[:len(shape) - 1]
+    check_array("NeuralNetwork", "input", X, "batch", *places, *shape[-1:])
     check_finite("NeuralNetwork", "input", X)
     check_number("NeuralNetwork", "batch_size", batch_size, integer=True,
                  at_least=1)
     if Y is None: return
     check_array("NeuralNetwork", "targets", Y, len(X), self._n_out() or "n_out")
     check_finite("NeuralNetwork", "targets", Y)
-    if isinstance(self.loss, CrossEntropy): check_one_hot("NeuralNetwork", Y)
+    if self._takes_classes(): check_one_hot("NeuralNetwork", Y)
 
 # %% ../nbs/training/networks_loop.ipynb #2b2adec9
+@patch
+def _share(self: NeuralNetwork, Y, weights=None):
+    "What a batch counts in a mean over batches: its examples' weights."
+    if hasattr(self.loss, "example_weights"):
+        weights = self.loss.example_weights(Y, weights)
+    return len(Y) if weights is None else float(weights.sum())
+
 @patch
 def predict(
     self: NeuralNetwork,
@@ -329,17 +651,19 @@ def predict(
     """The outputs in test mode; with targets, the outputs and the loss. Nothing
     is learned. Raises ValueError for NaN and for shapes that do not fit."""
     self._check_predict(X, Y, batch_size)
-    outs, loss = [], 0.0
+    outs, loss, seen = [], 0.0, 0
     try:
         for at in range(0, len(X), batch_size):
             rows = slice(at, at + batch_size)
             out = self.forward(X[rows], mode="test")
-            if Y is not None: loss += self.loss_of(Y[rows], out)*len(out)
             outs.append(out)
+            if Y is None: continue
+            share = self._share(Y[rows])
+            loss, seen = loss + self.loss_of(Y[rows], out)*share, seen + share
     finally:
         for layer in self.layers: layer.cache.clear()
     outs = np.concatenate(outs)
-    return outs if Y is None else (outs, loss/len(X))
+    return outs if Y is None else (outs, loss/seen)
 
 # %% ../nbs/training/networks_loop.ipynb #f3634f71
 @patch
@@ -348,13 +672,13 @@ def error(
     target: np.ndarray, # (batch, n_out), targets
     out: np.ndarray,    # (batch, n_out), outputs
 ) -> float:
-    """With cross entropy the share of examples whose largest output is not the
-    true class, with binary cross entropy that of logits with the wrong sign;
-    else the mean square error."""
+    """With a loss for classes the share of examples whose largest output is
+    not the true class, with binary cross entropy that of logits with the wrong
+    sign; else the mean square error."""
     check_array("NeuralNetwork", "target", target, "batch", "n_out")
     check_array("NeuralNetwork", "out", out, *target.shape)
     check_finite("NeuralNetwork", "out", out)
-    if isinstance(self.loss, CrossEntropy):
+    if self._takes_classes():
         return float((out.argmax(axis=1) != target.argmax(axis=1)).mean())
     if isinstance(self.loss, BinaryCrossEntropy):
         return float(((out > 0) != (target > 0.5)).mean())
@@ -364,21 +688,27 @@ def error(
 @patch
 def _check_dataset(
     self: NeuralNetwork,
-    dataset, # what was given as the dataset
+    dataset,  # what was given as the dataset
+    *parts,   # names of the parts whose labels are going to be used
 ):
     """Raise TypeError or ValueError unless the network can be trained or tested
-    on this dataset."""
+    on these parts of a dataset."""
     if not isinstance(dataset, Dataset):
-        raise TypeError("NeuralNetwork: expected a Dataset, "
-                        f"got {type(dataset).__name__}")
+        raise TypeError(
+            "NeuralNetwork: expected a Dataset, got "
+            f"{type(dataset).__name__}; arrays become one with Dataset("
+            "training_set, training_labels, batch_size)")
     if self._n_out() not in (None, dataset.out_dim):
         raise ValueError("NeuralNetwork: expected labels (examples, "
                          f"{self._n_out()}), like the output of the last "
                          f"layer, got (examples, {dataset.out_dim})")
-    if not isinstance(self.loss, CrossEntropy): return
-    for part in (dataset.train, dataset.validate, dataset.test):
-        if part is not None and part.Y is not None:
-            check_one_hot("NeuralNetwork", part.Y)
+    for name, part in dict(training=dataset.train, test=dataset.test,
+                           validation=dataset.validate).items():
+        if name not in parts or part is None or part.Y is None: continue
+        check_reach(self.layers, self.loss, part.Y, f"{name} labels")
+        if self._takes_classes():
+            check_classes(part.Y.shape[1])
+            check_one_hot(f"NeuralNetwork: {name} part", part.Y)
 
 @patch
 def _try_out(
@@ -389,7 +719,8 @@ def _try_out(
     "Raise what batches of the sizes to come would raise. Nothing is changed."
     layers = deepcopy(self.layers)
     if layers[-1].n_out is None: layers[-1].n_out = n_out
-    for n in (min(data.batch_size, len(data)), len(data) % data.batch_size):
+    rest = 0 if data.drop_last else len(data) % data.batch_size
+    for n in (min(data.batch_size, len(data)), rest):
         # where the loss explodes, the training says at which step
         with suppress(FloatingPointError):
             if n: _run(layers, data.X[:n], "train")
@@ -409,14 +740,19 @@ def _check_columns(self: NeuralNetwork, **wanted):
                              "share one history; got the other kind")
 
 @patch
-def _check_training(self: NeuralNetwork, dataset, epochs, patience, norms):
+def _check_training(self: NeuralNetwork, dataset, epochs, patience, norms,
+                    callbacks):
     "Raise TypeError or ValueError unless this training can begin."
+    self._check_dataset(dataset, "training", "validation")
     whole = dict(integer=True, at_least=1)
     check_number("NeuralNetwork", "epochs", epochs, **whole)
     if patience is not None:
         check_number("NeuralNetwork", "patience", patience, **whole)
     check_flag("NeuralNetwork", "norms", norms)
-    self._check_dataset(dataset)
+    if not (isinstance(callbacks, (list, tuple))
+            and all(map(callable, callbacks))):
+        raise TypeError("NeuralNetwork: expected callbacks as a list of "
+                        f"functions f(network, row), got {short(callbacks)}")
     validated = dataset.validate is not None
     if patience is not None and not validated:
         raise ValueError("NeuralNetwork: expected a dataset with a validation "
@@ -431,19 +767,21 @@ def _snapshot(self: NeuralNetwork):
     "Copies of what training changes: parameters, states, and the optimizer's."
     layers = [(deepcopy(layer.parameters), deepcopy(layer.state))
               for layer in self.layers]
-    return layers, deepcopy(self.optimizer.cache)
+    held = self.optimizer.cache, self.optimizer.lr_scheduler
+    return layers, deepcopy(held)
 
 @patch
 def _restore(self: NeuralNetwork, snapshot):
     "Put back what `_snapshot` has copied."
-    layers, self.optimizer.cache = snapshot
+    layers, (self.optimizer.cache, self.optimizer.lr_scheduler) = snapshot
     for layer, (parameters, state) in zip(self.layers, layers):
         layer.parameters, layer.state = parameters, state
+    self._owned = {f"{k}.{name}": A for k, layer in enumerate(self.layers)
+                   for name, A in layer.parameters.items()}
 
 @patch
-def _stop(self: NeuralNetwork, good, loss, where, epochs_kept):
-    "Put back a snapshot, and raise FloatingPointError."
-    self._restore(good)
+def _stop(self: NeuralNetwork, loss, where, epochs_kept):
+    "Raise FloatingPointError, with what is kept and what may help."
     kept = f"at the end of epoch {epochs_kept}"
     if not epochs_kept: kept = "from before the training"
     lr = self.optimizer.lr_scheduler(epochs_kept)
@@ -463,38 +801,44 @@ def _evaluate(self: NeuralNetwork, X, Y):
 @patch
 def _first(self: NeuralNetwork, states):
     "A snapshot of the first parameters, with the states from before."
-    made, cache = self._snapshot()
-    parameters = [p for p, _ in made]
-    return list(zip(parameters, states)), cache
+    made, held = self._snapshot()
+    return [(p, state) for (p, _), state in zip(made, states)], held
+
+@patch
+def _step(self: NeuralNetwork, data, states, where):
+    "Forward and backward for a batch: loss, error, and the batch."
+    X, Y = data.sample()
+    weights = None if data.weights is None else data.weights[data.rows]
+    try: out = self.forward(X)
+    except FloatingPointError as e:   # of a layer
+        if self._good is None: raise
+        self._stop(e, *where)
+    if self._good is None: self._good = self._first(states)
+    loss = self.backward(Y, out, weights, forget=True)
+    if not isfinite(loss): self._stop(loss, *where)
+    return loss, self.error(Y, out), (X, Y, weights)
 
 @patch
 def _epoch(
     self: NeuralNetwork,
     data,       # the training part of a dataset
     epoch: int, # epochs done so far
-    good,       # the snapshot to go back to, or None before the first pass
     states,     # the states of the layers before the training
     sums,       # sums of norms, or None
     bar,        # a progress bar
 ):
-    "Mean loss and error over the batches, the last batch, and `good`."
+    "Mean loss and error over the batches, and the last batch."
     n, per_step = data.samples_per_epoch, self.optimizer.lr_scheduler.per_step
-    loss, error = 0.0, 0.0
+    sums_so_far, seen = np.zeros(2), np.zeros(2)
     for step in range(n):
-        where = f"at epoch {epoch + 1}, step {step + 1}"
-        X, Y = data.sample()
-        try: out = self.forward(X)
-        except FloatingPointError as e:
-            if good: self._stop(good, e, where, epoch)
-            raise
-        if not good: good = self._first(states)
-        batch_loss = self.backward(Y, out, forget=True)
-        if not isfinite(batch_loss): self._stop(good, batch_loss, where, epoch)
-        loss += batch_loss*len(X)
-        error += self.error(Y, out)*len(X)
+        where = f"at epoch {epoch + 1}, step {step + 1}", epoch
+        loss, error, batch = self._step(data, states, where)
+        share = self._share(*batch[1:]), len(batch[0])
+        sums_so_far += np.multiply((loss, error), share)
+        seen += share
         self.update(epoch + step/n if per_step else epoch, sums)
         bar.update()
-    return loss/len(data), error/len(data), (X, Y), good
+    return *(sums_so_far/seen).tolist(), batch
 
 # %% ../nbs/training/networks_loop.ipynb #79564101
 def _norm_columns(sums, steps):
@@ -504,40 +848,41 @@ def _norm_columns(sums, steps):
     return columns | {f"update_ratio_{k}": r for k, r in ratios.items()}
 
 @patch
-def _validate(self: NeuralNetwork, part, batch, good, epoch):
+def _validate(self: NeuralNetwork, part, batch, epoch):
     """Loss and error after an epoch: of the validation part, or of the last
     batch where there is none. Raises FloatingPointError."""
-    X, Y = batch if part is None else (part.X, part.Y)
+    X, Y = batch[:2] if part is None else (part.X, part.Y)
     loss, error = self._evaluate(X, Y)
-    if not isfinite(loss):
-        self._stop(good, loss, f"after epoch {epoch}", epoch - 1)
+    if not isfinite(loss): self._stop(loss, f"after epoch {epoch}", epoch - 1)
     return loss, error
 
 # %% ../nbs/training/networks_loop.ipynb #d537d3b9
 @patch
-def _epochs(self: NeuralNetwork, dataset, epochs, patience, norms, bar):
+def _epochs(self: NeuralNetwork, dataset, epochs, patience, norms, callbacks,
+            bar):
     "The epochs of `train`: rows of the history, and the best or last snapshot."
     data, part, start = dataset.train, dataset.validate, len(self.history)
     states = [deepcopy(layer.state) for layer in self.layers]
-    good = self._snapshot() if self.input_shape else None
     best_loss, best_epoch, best = inf, None, None
     for epoch in range(start + 1, start + epochs + 1):
         sums = defaultdict(lambda: np.zeros(3)) if norms else None
         lr = self.optimizer.lr_scheduler(epoch - 1)
-        loss, error, batch, good = self._epoch(data, epoch - 1, good, states,
-                                               sums, bar)
-        after, error_after = self._validate(part, batch, good, epoch)
-        good = self._snapshot()
+        loss, error, batch = self._epoch(data, epoch - 1, states, sums, bar)
+        after, error_after = self._validate(part, batch, epoch)
         row = dict(epoch=epoch, lr=lr, train_loss=loss, train_error=error)
         if part is not None:
             row.update(validation_loss=after, validation_error=error_after)
+        self.optimizer.lr_scheduler.observe(loss if part is None else after)
+        self._good = self._snapshot()
         if patience is not None:
             if after < best_loss:
-                best_loss, best_epoch, best = after, epoch, good
+                best_loss, best_epoch, best = after, epoch, self._good
             row.update(best_epoch=best_epoch)
         if norms: row.update(_norm_columns(sums, data.samples_per_epoch))
         self.history.append(**row)
         if self.logger is not None: self.logger.log(row)
+        enough = [call(self, row) for call in callbacks]
+        if any(enough): break
         if patience is not None and epoch - best_epoch >= patience: break
     if best is not None: self._restore(best)
 
@@ -550,19 +895,32 @@ def train(
     patience: int = None, # epochs without a smaller validation loss before it
                           # stops and goes back to the best one; None: never
     norms: bool = False,  # put gradient norms and update ratios into history
+    # functions f(network, row of the history), called after each epoch; a true
+    # result of any of them ends the training
+    callbacks=(),
+    bar: bool = True,  # whether to show a progress bar while it trains
 ) -> History:
     """Train, and return the history of all epochs so far. Raises
-    FloatingPointError when the loss is not finite, with the parameters of the
-    last good epoch kept."""
-    self._check_training(dataset, epochs, patience, norms)
+    FloatingPointError when the loss is not finite. After any exception the
+    network is that of the last good epoch."""
+    check_flag("NeuralNetwork", "bar", bar)
+    self._check_training(dataset, epochs, patience, norms, callbacks)
     if self.layers[-1].n_out is None: self.layers[-1].n_out = dataset.out_dim
+    self.preparation = dataset.preparation
     data = dataset.train   # somebody else may have begun a pass through it
     if 0 < data.position < len(data): data.shuffle()
     quiet = np.errstate(over="ignore", under="ignore", invalid="ignore")
     total = epochs*data.samples_per_epoch
-    with progress(total=total, desc="training") as bar, quiet:
-        self._epochs(dataset, epochs, patience, norms, bar)
-    for layer in self.layers: layer.clear_gradients()
+    self._good = self._snapshot() if self.input_shape else None
+    try:
+        with progress(total=total, desc="training", bar=bar) as shown, quiet:
+            self._epochs(dataset, epochs, patience, norms, callbacks, shown)
+    except BaseException:
+        if self._good is not None: self._restore(self._good)
+        raise
+    finally:
+        self._good = None
+        for layer in self.layers: layer.clear_gradients()
     if self.logger is not None: self.logger.finish(self.history)
     return self.history
 
@@ -575,7 +933,7 @@ def test(
 ) -> dict:
     """Loss and error on the test part, in test mode: `loss`, `error`, and with
     `save_predictions` also `prediction` (n_test, n_out)."""
-    self._check_dataset(dataset)
+    self._check_dataset(dataset, "test")
     part = dataset.test
     if part is None:
         raise ValueError("NeuralNetwork: expected a dataset with a test part, "
@@ -585,6 +943,7 @@ def test(
                          "predict(dataset.test.X) needs no labels")
     outs, loss = self.predict(part.X, part.Y)
     result = dict(loss=loss, error=self.error(part.Y, outs))
+    if hasattr(self.logger, "tested"): self.logger.tested(result)
     return {**result, "prediction": outs} if save_predictions else result
 
 # %% ../nbs/training/networks_loop.ipynb #bf4be3ae
@@ -594,21 +953,21 @@ def initialize_model(
     layer_args,        # list of layer dicts
     optimizer_args,    # optimizer dict
     logger=None,       # a Logger or None
-    seed: int = None,  # seed of the network's generator; None is 0
+    # of the network's generator; None: drawn from NumPy's global generator,
+    # which the course's scripts set with np.random.seed
+    seed: int = None,
 ) -> NeuralNetwork:
     "A `NeuralNetwork` in the form in which the course makes it."
+    if seed is None: seed = int(np.random.randint(2**31))
     if not isinstance(name, str):
         raise TypeError("initialize_model: expected name as a string, "
-                        f"got {name!r}")
+                        f"got {short(name)}")
     return NeuralNetwork(layer_args, loss=loss, optimizer=optimizer_args,
                          logger=logger, seed=seed)
 
 # %% ../nbs/training/networks_saving.ipynb #d1a5aeaf
 import os
-import re
 from pathlib import Path
-
-from .checks import shape_text
 
 # %% ../nbs/training/networks_saving.ipynb #05a1db5d
 def _named_arrays(layers):
@@ -623,8 +982,9 @@ def save(
     self: NeuralNetwork,
     path, # file to write, by custom with the suffix .safetensors
 ):
-    """Write parameters and states to a safetensors file. Raises RuntimeError
-    before the first forward pass, ValueError unless a file can stand there."""
+    """Write parameters, states and a description of the network to a
+    safetensors file. Raises RuntimeError before the first forward pass,
+    ValueError unless a file can stand there."""
     from safetensors.numpy import save_file
     if self.input_shape is None:
         raise RuntimeError("NeuralNetwork: expected a forward pass before "
@@ -636,33 +996,21 @@ def save(
     beside = path.with_name(path.name + ".part")
     arrays = {name: np.ascontiguousarray(d[key])
               for name, (d, key) in _named_arrays(self.layers).items()}
-    shape = " ".join(map(str, self.input_shape))
     try:
-        save_file(arrays, beside, metadata={"input_shape": shape})
+        save_file(arrays, beside, metadata=dict(network=self._description()))
         os.replace(beside, path)
     finally: beside.unlink(missing_ok=True)
 
-# %% ../nbs/training/networks_saving.ipynb #15d41ef2
-def _read(path):
-    """The arrays of a safetensors file and the input shape in its metadata.
-    Raises FileNotFoundError, or ValueError unless `save` wrote it."""
-    from safetensors import SafetensorError, safe_open
-    if not Path(path).is_file():
-        raise FileNotFoundError("NeuralNetwork: expected a safetensors file, "
-                                f"got {str(path)!r}, where there is none")
-    try:
-        with safe_open(os.fspath(path), framework="np") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-            shape = (file.metadata() or {}).get("input_shape", "")
-    except SafetensorError as e:
-        raise ValueError("NeuralNetwork: expected a safetensors file, "
-                         f"got {path}: {e}") from e
-    if not re.fullmatch(r"[1-9]\d*( [1-9]\d*)*", shape):
-        raise ValueError("NeuralNetwork: expected an input_shape such as "
-                         f"'8 8 1' in the metadata of {path}, got {shape!r}")
-    return arrays, tuple(map(int, shape.split()))
+# %% ../nbs/training/networks_shapes.ipynb #4057880a
+from math import prod
 
-# %% ../nbs/training/networks_saving.ipynb #0bee4f82
+from .layers import BatchNorm1D, Conv2D, Dropout, Flatten, FullyConnected
+from .layers import LayerNorm, Pool2D
+from .layers.groupnorm import GroupNorm
+from .layers.pooling import pooled_shape
+from .layers.windows import ceil_pad, output_shape, pad_pairs
+
+# %% ../nbs/training/networks_shapes.ipynb #0bee4f82
 def _dtype(layers, otherwise=np.float32):
     "The dtype of the layers' parameters, or another where there are none."
     arrays = (p for layer in layers for p in layer.parameters.values())
@@ -681,42 +1029,80 @@ def _trial(
     for layer in layers: outs.append(layer.forward(outs[-1]))
     return layers, outs
 
-# %% ../nbs/training/networks_saving.ipynb #177d22d2
-def _check_file(places, loaded, path):
-    "Raise ValueError unless the file's arrays are those that are needed."
-    needed = {name: d[key] for name, (d, key) in places.items()}
-    def text(arrays, name):
-        if name not in arrays: return "no such array"
-        return f"{shape_text(arrays[name].shape)} {arrays[name].dtype}"
-    for name in sorted({*needed, *loaded}):
-        want, got = text(needed, name), text(loaded, name)
-        if want != got:
-            raise ValueError(f"NeuralNetwork: expected {name} {want}, "
-                             f"got {got} in {path}")
-
-@patch
-def load(
-    self: NeuralNetwork,
-    path, # safetensors file that `save` wrote
+# %% ../nbs/training/networks_shapes.ipynb #74361914
+def _expect(
+    layer, # the layer that is asked
+    shape, # of one example
+    *axes, # the axes that it needs, by name
 ):
-    """Replace parameters and states by those of a file. Raises ValueError, and
-    changes nothing, unless names, shapes and dtypes fit; FileNotFoundError."""
-    loaded, input_shape = _read(path)
-    stored = next((a.dtype for a in loaded.values()), np.float32)
-    dtype = _dtype(self.layers, stored)
-    if dtype not in (np.float32, np.float64):
-        raise ValueError("NeuralNetwork: expected arrays of float32 or float64 "
-                         f"in {path}, got {dtype}")
-    layers = deepcopy(self.layers)
-    last = loaded.get(f"{len(layers) - 1}.W")
-    if layers[-1].n_out is None and last is not None:
-        layers[-1].n_out = last.shape[-1]
-    layers, _ = _trial(layers, self.input_shape or input_shape, dtype)
-    places = _named_arrays(layers)
-    _check_file(places, loaded, path)
-    for name, (d, key) in places.items(): d[key] = loaded[name]
-    for ours, new in zip(self.layers, layers):
-        ours.parameters, ours.state = new.parameters, new.state
-        ours.n_in, ours.n_out = new.n_in, new.n_out
-    self.input_shape = self.input_shape or input_shape
-    self.optimizer.cache.clear()
+    "Raise ValueError unless the shape has as many axes."
+    if len(shape) != len(axes):
+        raise ValueError(f"{type(layer).__name__}: expected input "
+                         f"{shape_text(('batch', *axes))}, "
+                         f"got {shape_text(('batch', *shape))}")
+
+# %% ../nbs/training/networks_shapes.ipynb #6a9477d5
+def _of_dense(layer, shape):
+    "Shapes of output and parameters of a fully connected layer."
+    _expect(layer, shape, "features")
+    m = layer.n_out
+    return (m,), dict(W=(*shape, m)) | _bias(layer)
+
+def _bias(layer): return dict(b=(1, layer.n_out)) if layer.bias else {}
+
+# %% ../nbs/training/networks_shapes.ipynb #2a686a3c
+def _of_conv(layer, shape):
+    "Shapes of output and parameters of a convolutional layer."
+    _expect(layer, shape, "rows", "cols", "channels")
+    kernel, m = layer.kernel_shape, layer.n_out
+    image, s = shape[:2], layer.stride
+    pad = pad_pairs("Conv2D", layer.pad, kernel, s, image)
+    out = output_shape("Conv2D", image, kernel, s, pad)
+    return (*out, m), dict(W=(*kernel, shape[2], m)) | _bias(layer)
+
+def _of_pool(layer, shape):
+    "Shape of the output of a pooling; it has no parameters."
+    _expect(layer, shape, "rows", "cols", "channels")
+    image, kernel, s = shape[:2], layer.kernel_shape, layer.stride
+    if kernel == "global": return (1, 1, shape[2]), {}
+    pad = pad_pairs("Pool2D", layer.pad, kernel, s, image)
+    if layer.ceil_mode: pad = ceil_pad(image, kernel, s, pad)
+    counted = layer.mode == "average" and layer.count_include_pad
+    sized = output_shape if counted else pooled_shape
+    return (*sized("Pool2D", image, kernel, s, pad), shape[2]), {}
+
+# %% ../nbs/training/networks_shapes.ipynb #83aeb51d
+def _of_flatten(layer, shape):
+    "Shape of the output of a layer that joins axes."
+    return (prod(shape) if layer.keep_dim == "first" else shape[-1],), {}
+
+def _of_norm(layer, shape):
+    "Shapes of output and parameters of a layer that normalises."
+    row = 1, shape[-1]
+    return shape, dict(gamma=row, beta=row)
+
+def _of_dropout(layer, shape): return shape, {}
+
+# %% ../nbs/training/networks_shapes.ipynb #c21eba49
+_RULES = {FullyConnected: _of_dense, Conv2D: _of_conv, Pool2D: _of_pool,
+          Flatten: _of_flatten, Dropout: _of_dropout, BatchNorm1D: _of_norm,
+          GroupNorm: _of_norm, LayerNorm: _of_norm}
+
+def _plan(
+    layer, # a Layer; it is left as it is
+    shape, # of one example
+    dtype, # float32 or float64
+):
+    """The shape of one output, and the shapes of the parameters and of the
+    state that the layer needs, as dicts. Raises ValueError for other input."""
+    if type(layer) in _RULES:
+        out, parameters = _RULES[type(layer)](layer, shape)
+        state = {}
+        if isinstance(layer, BatchNorm1D):
+            row = 1, shape[-1]
+            state = dict(running_mu=row, running_var=row)
+        return out, parameters, state
+    (trial,), (_, out) = _trial([layer], shape, dtype)
+    sizes = ({key: A.shape for key, A in d.items()}
+             for d in (trial.parameters, trial.state))
+    return out.shape[1:], *sizes

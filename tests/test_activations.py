@@ -16,7 +16,7 @@ REFUSED = {
     "another precision": (lambda: ReLU().backward(Z.astype(np.float32), dY), TypeError,
                           "expected dY of dtype float32, like Z, got float64; convert it with .astype(np.float32)"),
     "a name misspelt": (lambda: initialize_activation("relo"), ValueError, "got 'relo'; did you mean 'relu'?"),
-    "a class": (lambda: initialize_activation(ReLU), TypeError, "activation: expected name as a string, got <class"),
+    "a class": (lambda: initialize_activation(ReLU), TypeError, "activation: expected an object, got the class ReLU; ReLU(...) makes one"),
     "slope 0": (lambda: LeakyReLU(0), ValueError, "LeakyReLU: expected slope as a number above 0 and below 1, got 0"),
     "slope as a text": (lambda: LeakyReLU("0.1"), TypeError, "LeakyReLU: expected slope as a number above 0 and below 1, got '0.1'"),
     "alpha below 0": (lambda: ELU(-1.0), ValueError, "ELU: expected alpha as a number above 0 and below 1e+38, got -1.0"),

@@ -90,6 +90,27 @@ def test_scipy_agrees(case):
         assert distance(dX[..., c], full[:, top:top + X.shape[1], left:left + X.shape[2]]) <= 1e-10
 
 
+@pytest.mark.parametrize("dtype,limit", [(np.float64, 1e-10), (np.float32, 1e-4)])
+def test_pytorch_agrees_on_the_pad_of_keras(torch, dtype, limit):
+    """Output and gradients with "same_upper", where the zeros are put on beforehand by the rule as TensorFlow states it:
+    with a remainder r of n by s, max(k - r, 0) zeros, or max(k - s, 0) where there is none, and the odd one at the end."""
+    def zeros(n, k, s):
+        total = max(k - (n % s or s), 0)
+        return total//2, total - total//2
+
+    @settings(max_examples=300, derandomize=True, **COMMON)
+    @given(cases())
+    def check(case):
+        case = case | dict(pad=tuple(map(zeros, case["shape"][1:3], case["kernel"], case["stride"])))
+        given_arrays = arrays(case)
+        assert given_arrays[3].shape[1:3] == tuple(-(-n//s) for n, s in zip(case["shape"][1:3], case["stride"]))
+        theirs = torch_results(torch, *given_arrays, case)
+        for a, b in zip(ours(*(g.astype(dtype) for g in given_arrays), case | dict(pad="same_upper")), theirs):
+            assert a.shape == b.shape and a.dtype == dtype and distance(a, b) <= limit
+
+    check()
+
+
 def among_nan(A, kind):
     "A with the same values in the middle of a larger array of NaN: as a contiguous run, or as a slice of a larger image."
     if kind == "run":
@@ -139,6 +160,11 @@ def test_a_view_does_not_outgrow_a_page_of_memory():
     (dict(pad=-1), "pad as an integer at least 0, got -1"),
     (dict(pad=((0, 0), (0, -3))), "pad as an integer at least 0, got -3"),
     (dict(pad="sane"), "did you mean 'same'?"),
+    (dict(pad="same upper", stride=0), "stride as an integer at least 1, got 0"),
+    (dict(W=np.zeros((4, 2, 3, 3))), "got (2, 5, 5, 2), (4, 2, 3, 3), (1, 4); from PyTorch's layout to this one leads W.transpose(2, 3, 1, 0)"),
+    (dict(W=np.zeros((4, 2, 2, 2))), "got (2, 5, 5, 2), (4, 2, 2, 2), (1, 4); from PyTorch's layout to this one leads W.transpose(2, 3, 1, 0)"),
+    (dict(X=np.zeros((2, 2, 5, 5))), "got (2, 2, 5, 5), (3, 3, 2, 4), (1, 4); from PyTorch's layout to this one leads X.transpose(0, 2, 3, 1)"),
+    (dict(X=np.zeros((2, 2, 5, 5)), W=np.zeros((4, 2, 5, 5)), b=np.zeros(4)), "leads X.transpose(0, 2, 3, 1) and W.transpose(2, 3, 1, 0)"),
     (dict(pad=(1, 2, 3)), "got (1, 2, 3)")])
 def test_wrong_values_are_named(wrong, error):
     arguments = dict(X=np.zeros((2, 5, 5, 2)), W=np.zeros((3, 3, 2, 4)), b=np.zeros((1, 4)), stride=1, pad=0) | wrong
@@ -167,7 +193,7 @@ def seen_layer():
     (lambda: seen_layer().forward(np.zeros((2, 6, 6, 3), dtype=np.uint8)), TypeError, "divide 8-bit images by 255"),
     (lambda: Conv2D(3, 3, "relu", stride=0), ValueError, "Conv2D: expected stride as an integer at least 1, got 0"),
     (lambda: Conv2D(3, 3, "relu", pad=-1), ValueError, "Conv2D: expected pad as an integer at least 0, got -1"),
-    (lambda: Conv2D(3, 3, "relu", pad="full"), ValueError, "Conv2D: expected pad to be one of 'same', 'valid', got 'full'"),
+    (lambda: Conv2D(3, 3, "relu", pad="full"), ValueError, "Conv2D: expected pad to be one of 'same', 'valid', 'same_upper', got 'full'"),
     (lambda: Conv2D(3, (3, 2.5), "relu"), TypeError, "Conv2D: expected kernel_shape as an integer at least 1, got 2.5"),
     (lambda: Conv2D(None, 3, "relu"), TypeError, "Conv2D: expected n_out as an integer at least 1, got None"),
     (lambda: seen_layer().backward(np.zeros((2, 6, 6, 3))), ValueError, "Conv2D: expected dLdY (2, 2, 2, 3), got (2, 6, 6, 3)"),

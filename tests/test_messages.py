@@ -34,7 +34,7 @@ CASES = {
     "stride 0": (lambda: stride_pair("Conv2D", 0), ValueError, "Conv2D: expected stride as an integer at least 1, got 0"),
     "kernel float": (lambda: kernel_pair("Conv2D", 2.5), TypeError, "Conv2D: expected kernel_shape as an integer at least 1, got 2.5"),
     "kernel triple": (lambda: kernel_pair("Conv2D", (3, 3, 1)), ValueError, "expected kernel_shape as an integer or a pair (rows, cols), got (3, 3, 1)"),
-    "pad name": (lambda: pad_pairs("Conv2D", "smae", (3, 3)), ValueError, "Conv2D: expected pad to be one of 'same', 'valid', got 'smae'; did you mean 'same'?"),
+    "pad name": (lambda: pad_pairs("Conv2D", "smae", (3, 3)), ValueError, "Conv2D: expected pad to be one of 'same', 'valid', 'same_upper', got 'smae'; did you mean 'same'?"),
     "pad negative": (lambda: pad_pairs("Conv2D", -1, (3, 3)), ValueError, "Conv2D: expected pad as an integer at least 0, got -1"),
     "pad of four": (lambda: pad_pairs("Conv2D", (1, 1, 1, 1), (3, 3)), ValueError, "((top, bottom), (left, right)), got (1, 1, 1, 1)"),
 

@@ -184,13 +184,66 @@ def test_own_padding_of_torch():
 @beside_torch
 def test_every_form_of_the_arguments():
     X = np.random.default_rng(0).standard_normal((2, 6, 7, 3))
-    forms = [(3, "same", ((1, 1), (1, 1))), ((2, 3), "valid", ((0, 0), (0, 0))), ((4, 3), "same", ((1, 2), (1, 1))), (3, 1, ((1, 1), (1, 1))), (3, (2, 0), ((2, 2), (0, 0)))]
+    forms = [(3, "same", ((1, 1), (1, 1))), ((2, 3), "valid", ((0, 0), (0, 0))), ((4, 3), "same", ((1, 2), (1, 1))), (3, 1, ((1, 1), (1, 1))), ((4, 3), "same_upper", ((1, 2), (1, 1))), (3, (2, 0), ((2, 2), (0, 0)))]
     for kernel, pad, pairs in forms:
         for mode in ("max", "average"):
             layer = Pool2D(kernel, mode, pad=pad)
-            assert layer.pad == pairs
+            assert layer.pad == (pad if isinstance(pad, str) else pairs)
             pair = kernel if isinstance(kernel, tuple) else (kernel, kernel)
             np.testing.assert_allclose(layer.forward(X), torch_pool(X, None, pair, (1, 1), pairs, mode)[0], rtol=1e-13)
+
+
+@st.composite
+def hanging(draw):
+    "Size, kernel, stride and a padding that PyTorch itself can put on; in one case of eight the kernel may not fit."
+    size, kernel, stride = draw(sizes(1, 11)), draw(sizes(1, 5)), draw(sizes(1, 5))
+    pad = tuple(draw(st.integers(0, k//2)) for k in kernel)
+    if draw(st.integers(0, 7)): size = tuple(max(n, k - 2*p) for n, k, p in zip(size, kernel, pad))
+    return size, kernel, stride, pad
+
+
+HUNG_OVER = []
+
+
+@beside_torch
+@settings(max_examples=round(400*SHARE), deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(batch=st.integers(1, 3), channels=st.integers(1, 4), where=hanging(), seed=st.integers(0, 2**32 - 1))
+def test_windows_that_hang_over_as_in_torch(batch, channels, where, seed):
+    size, kernel, stride, pad = where
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((batch, *size, channels))
+    for mode, counted in (("max", True), ("average", True), ("average", False)):
+        layer = Pool2D(kernel, mode, stride, pad, counted, ceil_mode=True)
+        x = torch.tensor(X.transpose(0, 3, 1, 2), requires_grad=True)
+        try: y = F.max_pool2d(x, kernel, stride, pad, ceil_mode=True) if mode == "max" else F.avg_pool2d(x, kernel, stride, pad, True, counted)
+        except RuntimeError:   # no window fits
+            with pytest.raises(ValueError, match="^Pool2D: expected a kernel no larger"): layer.forward(X)
+            continue
+        Y = layer.forward(X)
+        dY = rng.standard_normal(Y.shape)
+        y.backward(torch.tensor(dY.transpose(0, 3, 1, 2)))
+        np.testing.assert_allclose(Y, nhwc(y), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(layer.backward(dY), nhwc(x.grad), rtol=1e-12, atol=1e-12)
+        HUNG_OVER.append(Y.shape[1:3] != tuple((n + 2*p - k)//s + 1 for n, k, s, p in zip(size, kernel, stride, pad)))
+
+
+@beside_torch
+def test_windows_did_hang_over():
+    "The cases above have both: windows more than without `ceil_mode`, and none."
+    assert 100 < sum(HUNG_OVER) < len(HUNG_OVER) - 100
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_window_that_hangs_over_by_hand(counted):
+    "Three windows of 2 on the numbers 1 to 5: the last one is 5 alone, and divides by one number, not by two."
+    X = np.arange(1.0, 6).reshape(1, 1, 5, 1)
+    Y, ctx = average_pool2d(X, (1, 2), 2, 0, counted, ceil_mode=True)
+    np.testing.assert_array_equal(Y.ravel(), [1.5, 3.5, 5])
+    np.testing.assert_array_equal(average_pool2d_backward(np.ones_like(Y), ctx).ravel(), [0.5, 0.5, 0.5, 0.5, 1])
+    Y, ctx = max_pool2d(X, (1, 2), 2, ceil_mode=True)
+    np.testing.assert_array_equal(Y.ravel(), [2, 4, 5])
+    np.testing.assert_array_equal(max_pool2d_backward(np.ones_like(Y), ctx).ravel(), [0, 1, 0, 1, 1])
+    assert max_pool2d(X.astype(np.float32), (1, 2), 2, ceil_mode=True)[0].dtype == average_pool2d(X.astype(np.float32), (1, 2), 2, 0, counted, True)[0].dtype == np.float32
 
 
 def test_an_error_leaves_the_layer_as_it_was():
@@ -208,7 +261,9 @@ def test_an_error_leaves_the_layer_as_it_was():
 
 @pytest.mark.parametrize("arguments", [dict(kernel_shape=0), dict(kernel_shape=2.0), dict(kernel_shape=(2, 2, 2)), dict(kernel_shape="2"), dict(kernel_shape=2, stride=0),
                                        dict(kernel_shape=2, stride=(1, -1)), dict(kernel_shape=2, pad=-1), dict(kernel_shape=2, pad="full"), dict(kernel_shape=2, pad=((1, 1),)),
-                                       dict(kernel_shape=2, mode="mean"), dict(kernel_shape=True)])
+                                       dict(kernel_shape=2, mode="mean"), dict(kernel_shape=True), dict(kernel_shape=2, ceil_mode=1), dict(kernel_shape="whole"),
+                                       dict(kernel_shape="global", stride=2), dict(kernel_shape="global", pad=1), dict(kernel_shape="global", pad="same"),
+                                       dict(kernel_shape="global", ceil_mode=True)])
 def test_bad_arguments_are_refused(arguments):
     with pytest.raises((TypeError, ValueError), match="^Pool2D: expected"): Pool2D(**arguments)
 

@@ -74,7 +74,7 @@ def api_pages(
 
         def links(thing, name):
             source = f"[source]({address}/blob/main/{module.replace('.', '/')}.py#L{inspect.getsourcelines(thing)[1]})" if address else ""
-            return " · ".join(filter(None, ("" if "." in name else f"Derived in {derived(name)}", source)))
+            return " · ".join(filter(None, ("" if "." in name else f"Derived in {derived(thing.__name__)}", source)))
 
         body, rows, values = [], [], []
         for name in mod.__all__:

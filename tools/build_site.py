@@ -1,7 +1,7 @@
 """Build the website into _docs/ from nbs/, hwnn/ and _quarto.yml: with Quarto where it is installed, else in pure Python with smalldocs.
 
 `--preview` serves it at http://127.0.0.1:4200, builds it again when a notebook changes, and reloads the page."""
-import base64, functools, html, http.server, io, json, os, re, shutil, subprocess, sys, textwrap, threading, time
+import base64, functools, hashlib, html, http.server, io, json, os, posixpath, re, shutil, subprocess, sys, textwrap, threading, time
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -159,10 +159,11 @@ def render(preview=False):
             text = CDN.sub(f"{up}site_assets/katex/", page.read_text(encoding="utf-8"))
             text = text.replace('src="/site_assets/', f'src="{up}site_assets/')
             text = re.sub(r'(?s)<nav id="TOC".*?</nav>', lambda m: plain(m[0]), text)
-            text = re.sub(r"data:image/png;base64,([A-Za-z0-9+/=]+)", lambda m: as_webp(m[0], m[1]), text)
+            text = re.sub(r"data:image/png;base64,([A-Za-z0-9+/=]+)", lambda m: up + as_webp(m[1], site.out), text)
             text = re.sub(r'(?s)(?<=<code class="sourceCode python">).*?(?=</code>)', lambda m: joined(m[0]), text)
             text = re.sub(r'(?<=<div class="sourceCode") id="cb\d+"', "", text)   # nothing leads there
             text = LEAF.sub(r"<a \1>\2</a></li>", text).replace('<li class="sidebar-item">', "<li>").replace('class="sidebar-item-text ', 'class="')
+            text = MENU.sub(lambda m: m[1] + menu_once(m[2], page.relative_to(site.out).as_posix(), site.out), text)
             write(page, text.replace('<svg alt="', '<svg role="img" aria-label="'))  # an svg has no alt
         found = json.loads((site.out/"search.json").read_text(encoding="utf-8"))
         # Every reader of a page loads the index: the beginning of each section will do to find it.
@@ -192,11 +193,30 @@ def joined(code):
     return code
 
 
-def as_webp(address, png):
-    "The data address of a picture, the same pixels in fewer bytes where WebP has a shorter form."
+def as_webp(png, folder):
+    "The address of a picture in a file of its own: the same pixels in fewer bytes, which a page need not load before they are shown."
     file = io.BytesIO()
     Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA").save(file, "webp", lossless=True, method=6)
-    return min(address, f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}", key=len)
+    at = f"site_assets/figures/{hashlib.sha256(png.encode()).hexdigest()[:16]}.webp"
+    (folder/at).parent.mkdir(exist_ok=True)
+    (folder/at).write_bytes(file.getvalue())
+    return at
+
+
+MENU = re.compile(r'(?s)(<nav id="quarto-sidebar"[^>]*>)(.*?)(?=</nav>)')
+# Puts the menu where the script stands, with addresses as this page sees them.
+MENU_SCRIPT = """{const s = document.currentScript, box = document.createElement("div"); box.innerHTML = MENU;
+for (const a of box.querySelectorAll("a[href]")) { if (a.getAttribute("href") === s.dataset.page) { a.classList.add("active"); a.setAttribute("aria-current", "page"); }
+a.setAttribute("href", s.dataset.up + a.getAttribute("href")); } s.replaceWith(...box.childNodes);}"""
+
+
+def menu_once(menu, page, folder):
+    "A script in the place of the menu, which is the same on every page but for addresses and the mark of the page itself, and was a tenth of the site."
+    same = re.sub(r'href="([^"#:]+)"', lambda m: f'href="{posixpath.normpath(posixpath.join(posixpath.dirname(page), m[1]))}"', re.sub(' active(?=")| aria-current="page"', "", menu))
+    name = f"site_libs/menu-{hashlib.sha256(same.encode()).hexdigest()[:8]}.js"
+    write(folder/name, MENU_SCRIPT.replace("MENU", json.dumps(same, ensure_ascii=False)))
+    up = "../"*page.count("/")
+    return f'<script src="{up}{name}" data-up="{up}" data-page="{page}"></script><noscript><a href="{up}reading_path.html">All pages</a></noscript>'
 
 
 def without_outputs(path):
@@ -204,7 +224,9 @@ def without_outputs(path):
     nb = json.loads(path.read_text(encoding="utf-8"))
     for cell in nb["cells"]:
         if "outputs" in cell: cell["outputs"] = []
+        del cell["id"]   # the format before it had any is read everywhere
         cell["source"] = "".join(cell["source"])   # the format allows lines or the whole
+    nb["nbformat_minor"] = 4
     return json.dumps(nb, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from ..checks import as_generator, check_dtype, check_flag, check_number
-from ..checks import shape_text
-from .batches import Dataset, check_function
+from ..checks import shape_text, short
+from .batches import check_function
 from .included import DATASETS
 from .labels import one_hot, stratified_split
+from .parts import Dataset
 from .scaling import Scaling, preparation
 
 # %% ../../nbs/data/datasets_downloads.ipynb #39a6b7e8
@@ -106,7 +107,7 @@ def data_folders(
     which downloads go. Raises TypeError unless `path` is a path or None."""
     if path is not None and not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{owner}: expected path as the path of a folder or "
-                        f"None, got {path!r}")
+                        f"None, got {short(path)}")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")/"hwnn"/folder
     variable = os.environ.get("HWNN_DATA")
     named = Path(variable)/folder if variable else None

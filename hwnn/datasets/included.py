@@ -11,7 +11,7 @@ import gzip
 import numpy as np
 
 from ..checks import check_choice, check_dtype, check_flag, create
-from .batches import Dataset
+from .parts import Dataset
 from .labels import one_hot, stratified_split
 from .scaling import Scaling, preparation, standardization
 

@@ -11,6 +11,30 @@ import numpy as np
 from ..checks import as_generator, check_dtype, check_number, shape_text
 
 # %% ../../nbs/data/datasets.ipynb #18a41a46
+def _remedy(
+    labels: np.ndarray,  # (examples,) of any dtype but integers
+) -> str:
+    "What makes class numbers of these labels, in words."
+    if labels.dtype.kind not in "bf":
+        return "number names with np.unique(labels, return_inverse=True)[1]"
+    whole = np.isfinite(labels) & (labels == np.round(labels))
+    if whole.all():
+        return "make whole numbers integers with np.asarray(labels, dtype=int)"
+    return (f"{labels[whole.argmin()]} at index {whole.argmin()} is no class; "
+            f"numbers to predict are a column Y[:, None], without one_hot")
+
+def _table_remedy(
+    labels: np.ndarray,  # of any shape but (examples,)
+) -> str:
+    "What makes a single axis of these labels, in words."
+    if labels.ndim != 2: return ""
+    if labels.shape[1] == 1: return "; np.ravel(labels) makes one axis of them"
+    one, zero = labels == 1, labels == 0
+    if not ((one | zero).all() and (one.sum(axis=1) == 1).all()): return ""
+    return ("; these are one-hot rows already: as targets they are "
+            "np.asarray(labels, dtype=np.float32), as class numbers "
+            "np.argmax(labels, axis=1)")
+
 def class_numbers(
     owner: str,  # the function that asks, as the message names it
     labels,      # (examples,), integers from 0
@@ -25,14 +49,17 @@ def class_numbers(
     shape = shape_text(labels.shape)
     if not labels.size:
         raise ValueError(f"{owner}: expected at least one label, got {shape}")
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"{owner}: expected labels as integers, got "
-                        f"{labels.dtype}")
     if labels.ndim != 1:
-        raise ValueError(f"{owner}: expected {what}, got {shape}")
+        raise ValueError(f"{owner}: expected {what}, got {shape}"
+                         f"{_table_remedy(labels)}")
+    if labels.dtype.kind not in "iu":
+        got = "text" if labels.dtype.kind in "US" else labels.dtype
+        raise TypeError(f"{owner}: expected labels as integers, got {got}; "
+                        f"{_remedy(labels)}")
     if labels.min() < 0:
         raise ValueError(f"{owner}: expected labels from 0, got "
-                         f"{labels.min()} at index {labels.argmin()}")
+                         f"{labels.min()} at index {labels.argmin()}; number "
+                         f"them with np.unique(labels, return_inverse=True)[1]")
     return labels
 
 def _class_count(

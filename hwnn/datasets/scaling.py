@@ -8,7 +8,7 @@ __all__ = ['check_finite_rows', 'check_examples', 'Scaling', 'min_max', 'standar
 # %% ../../nbs/data/datasets_scaling.ipynb #137b67ed
 import numpy as np
 
-from ..checks import check_array, shape_text
+from ..checks import check_array, shape_text, short
 
 # %% ../../nbs/data/datasets_scaling.ipynb #1ea87836
 def check_finite_rows(
@@ -43,10 +43,11 @@ def check_examples(
                                              "channels")
     n_axes = getattr(X, "ndim", 2)
     if n_axes not in (2, 4):
-        grey = "; give grey images their channel with X[..., None]"
+        more = {1: "; a single feature needs its own axis, X[:, None]",
+                3: "; give grey images their channel with X[..., None]"}
         raise ValueError(f"{owner}: expected {what} {shape_text(rows)} or "
                          f"{shape_text(image)}, got {shape_text(X.shape)}"
-                         f"{grey if n_axes == 3 else ''}")
+                         f"{more.get(n_axes, '')}")
     check_array(owner, what, X, *(rows if n_axes == 2 else image))
     if np.iscomplexobj(X):
         raise TypeError(f"{owner}: expected {what} of dtype float32 or "
@@ -63,7 +64,8 @@ def _shift_and_scale(
     try: a, b = (np.asarray(A, dtype=np.float64) for A in (shift, scale))
     except (TypeError, ValueError):
         raise TypeError(f"Scaling: expected shift and scale as arrays of "
-                        f"numbers, got {shift!r} and {scale!r}") from None
+                        f"numbers, got {short(shift)} and {short(scale)}"
+                        ) from None
     if a.shape != b.shape:
         raise ValueError(f"Scaling: expected shift and scale of one shape, got "
                          f"{shape_text(a.shape)} and {shape_text(b.shape)}")

@@ -49,7 +49,8 @@ def check_batch(
     raise ValueError(
         f"{owner}: expected at least 2 values for each feature in training, "
         f"got 1 from input {X.shape}: its variance is 0 and its output would "
-        "be beta; choose a batch_size that leaves no single example over")
+        "be beta; choose a batch_size that leaves no single example over, or "
+        "drop_last=True")
 
 def _check_variance(X, v):
     # a NaN in X is for the loss to find
@@ -209,7 +210,8 @@ class BatchNorm1D(Layer):
         elif not self.state:
             raise RuntimeError(
                 "BatchNorm1D: expected a forward pass in training mode before "
-                "one in test mode, got no running statistics")
+                "one in test mode, got no running statistics; train the layer, "
+                "or load a file, before it is used or frozen")
         parameters = self.parameters or self._start(X)
         rows = parameters["gamma"], parameters["beta"]
         if mode == "train":

@@ -9,11 +9,12 @@ __all__ = ['SHORT', 'im2col', 'correlate', 'weight_gradients', 'input_gradient',
 import numpy as np
 
 from ..activations import initialize_activation
-from ..checks import check_array, check_number, check_same_precision
+from ..checks import check_array, check_flag, check_number
+from ..checks import check_same_precision, shape_text
 from .base import Layer, check_gradient, check_input
 from ..engine.table import run
-from .windows import (crop, kernel_pair, output_shape, pad_images,
-                                 pad_pairs, stride_pair, windows)
+from .windows import check_images, crop, kernel_pair, output_shape
+from .windows import pad_images, pad_pairs, stride_pair, windows
 from ..weights import initialize_weights
 
 # %% ../../nbs/layers/convolution_layer.ipynb #834e321e
@@ -90,24 +91,45 @@ def input_gradient(
         dX_padded[:, u:u + s_h*out_rows:s_h, v:v + s_w*out_cols:s_w] += sent
     return crop(dX_padded, pad)
 
+# %% ../../nbs/layers/convolution_layer.ipynb #6c4ce346
+def _check_kernel(X, W, b):
+    """Raise TypeError or ValueError unless W and b fit X; say which transposes
+    bring them from PyTorch's layout into this one."""
+    x, w = X.shape, getattr(W, "shape", ())
+    if len(w) == 4:
+        x_turned, w_turned = [x[k] for k in (0, 2, 3, 1)], w[2:] + w[1::-1]
+        to_X, to_W = "X.transpose(0, 2, 3, 1)", "W.transpose(2, 3, 1, 0)"
+        ways = [("", x, w), (to_X, x_turned, w), (to_W, x, w_turned),
+                (f"{to_X} and {to_W}", x_turned, w_turned)]
+        remedy = next((turns for turns, (*_, n_in), (*_, c, n_out) in ways
+                       if (n_in, n_out) == (c, np.size(b))), "")
+        if remedy:
+            shapes = ", ".join(shape_text(np.shape(A)) for A in (X, W, b))
+            raise ValueError(
+                "conv2d: expected X (batch, rows, cols, in_channels), W (k_h, "
+                "k_w, in_channels, out_channels) and b (1, out_channels), got "
+                f"{shapes}; from PyTorch's layout to this one leads {remedy}")
+    check_array("conv2d", "W", W, "k_h", "k_w", x[3], "out_channels")
+    check_array("conv2d", "b", b, 1, w[3])
+
 # %% ../../nbs/layers/convolution_layer.ipynb #6d087e59
 def conv2d(
     X: np.ndarray,  # (batch, rows, cols, in_channels)
     W: np.ndarray,  # (k_h, k_w, in_channels, out_channels)
     b: np.ndarray,  # (1, out_channels)
     stride,         # an int, or a pair (rows, cols)
-    # "same", "valid", an int, (rows, cols) or ((top, bottom), (left, right))
+    # "same", "same_upper", "valid", an int, (rows, cols) or ((top, bottom),
+    # (left, right))
     pad,
 ):
     """The cross-correlation of `X` with `W`, plus `b`: Z (batch, out_rows,
     out_cols, out_channels), and the context for `conv2d_backward`.
     Raises TypeError and ValueError unless all fit."""
     check_array("conv2d", "X", X, "batch", "rows", "cols", "in_channels")
-    check_array("conv2d", "W", W, "k_h", "k_w", X.shape[3], "out_channels")
-    check_array("conv2d", "b", b, 1, W.shape[3])
+    _check_kernel(X, W, b)
     check_same_precision("conv2d", X=X, W=W, b=b)
     stride = stride_pair("conv2d", stride)
-    pad = pad_pairs("conv2d", pad, W.shape[:2])
+    pad = pad_pairs("conv2d", pad, W.shape[:2], stride, X.shape[1:3])
     # refuses a kernel that does not fit
     output_shape("conv2d", X.shape[1:3], W.shape[:2], stride, pad)
     return run(correlate, X, W, b, stride, pad), (X, W, stride, pad)
@@ -142,19 +164,21 @@ class Conv2D(Layer):
         # channels of a pixel
         activation,
         stride=1,       # an int, or a pair (rows, cols)
-        # "same", "valid", an int, (rows, cols) or ((top, bottom), (left,
-        # right))
+        # "same", "same_upper", "valid", an int, (rows, cols) or ((top,
+        # bottom), (left, right))
         pad="same",
         weight_init="xavier_uniform",  # a WeightInit or its name
+        bias: bool = True,  # whether there is a parameter b
     ):
         super().__init__()
         check_number("Conv2D", "n_out", n_out, integer=True, at_least=1)
-        self.n_out = n_out
+        check_flag("Conv2D", "bias", bias)
+        self.n_out, self.bias = n_out, bias
         self.kernel_shape = kernel_pair("Conv2D", kernel_shape)
         self.stride = stride_pair("Conv2D", stride)
         # refuses a wrong pad here rather than on the first batch
-        pad_pairs("Conv2D", pad, self.kernel_shape)
-        self.pad = pad
+        pairs = pad_pairs("Conv2D", pad, self.kernel_shape)
+        self.pad = pad if isinstance(pad, str) else pairs
         self.activation = initialize_activation(activation)
         self.weight_init = initialize_weights(weight_init)
 
@@ -165,13 +189,16 @@ class Conv2D(Layer):
     ) -> np.ndarray:
         """The output (batch, out_rows, out_cols, n_out). Raises
         TypeError and ValueError unless input and mode fit."""
+        check_images("Conv2D", X, self.n_in, self.kernel_shape)
         check_input(self, X, mode, "batch", "rows", "cols",
                     self.n_in or "channels")
-        output_shape("Conv2D", X.shape[1:3], self.kernel_shape, self.stride,
-                     pad_pairs("Conv2D", self.pad, self.kernel_shape))
-        if self.n_in is None: self._init_parameters(X)
-        Z, ctx = conv2d(X, self.parameters["W"], self.parameters["b"],
-                        self.stride, self.pad)
+        shape, k, s = X.shape[1:3], self.kernel_shape, self.stride
+        pad = pad_pairs("Conv2D", self.pad, k, s, shape)
+        output_shape("Conv2D", shape, k, s, pad)
+        if self.n_in is None: self._make_parameters(X)
+        W, b = self.parameters["W"], self.parameters.get("b")
+        if not self.bias: b = np.zeros((1, self.n_out), X.real.dtype)
+        Z, ctx = conv2d(X, W, b, s, pad)
         Y = self.activation(Z)
         self.cache.update(X=X, Z=Z, ctx=ctx)
         return Y
@@ -188,13 +215,14 @@ class Conv2D(Layer):
         into `gradients`. Raises RuntimeError without a forward pass."""
         check_gradient(self, dLdY, "Z")
         dZ = dLdY if at_Z else self.activation.backward(self.cache["Z"], dLdY)
-        dX, self.gradients["W"], self.gradients["b"] = conv2d_backward(
-            dZ, self.cache["ctx"], skip_dX)
+        dX, dW, db = conv2d_backward(dZ, self.cache["ctx"], skip_dX)
+        self.gradients["W"] = dW
+        if self.bias: self.gradients["b"] = db
         return dX
 
-    def _init_parameters(self, X):
+    def _make_parameters(self, X):
         channels, dtype = X.shape[3], X.real.dtype
         shape = *self.kernel_shape, channels, self.n_out
-        self.parameters.update(W=self.weight_init(shape, self.rng, dtype),
-                               b=np.zeros((1, self.n_out), dtype=dtype))
+        self.parameters["W"] = self.weight_init(shape, self.rng, dtype)
+        if self.bias: self.parameters["b"] = np.zeros((1, self.n_out), dtype)
         self.n_in = channels

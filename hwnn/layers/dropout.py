@@ -58,10 +58,12 @@ class Dropout(Layer):
         """The output, shaped like X. Raises TypeError
         and ValueError unless input and mode fit."""
         check_input(self, X, mode, "batch", *getattr(X, "shape", ())[1:])
-        Y, mask = dropout(X, self.rate,
-                          self.rng) if mode == "train" else (X, None)
+        # where the draw begins: `replay` starts there again
+        drawn = self.rng.bit_generator.state
+        Y, mask = X, None
+        if mode == "train": Y, mask = dropout(X, self.rate, self.rng)
         self.n_in = self.n_out = X.shape[-1]
-        self.cache.update(Y=Y, mask=mask)
+        self.cache.update(Y=Y, mask=mask, drawn=drawn)
         return Y
 
     def backward(

@@ -16,8 +16,13 @@ from .base import Layer, check_gradient, check_input
 # %% ../../nbs/layers/flatten.ipynb #3c0d1e6c
 KEPT = ("first", "last")
 
-# what the check is to find in X: a batch axis and others
+# for check_array: any batch, and every other axis as X has it
 def _axes(X): return "batch", *(getattr(X, "shape", ())[1:] or ("...",))
+
+def _kept(owner, keep_dim):
+    "The axis that stays; -1 for none, which is one row, as the course has it."
+    if keep_dim == -1: return -1
+    return check_choice(owner, "keep_dim", keep_dim, KEPT)
 
 # %% ../../nbs/layers/flatten.ipynb #7f129fbf
 def flatten(
@@ -29,8 +34,9 @@ def flatten(
     contiguous, and the context for `flatten_backward`. Raises
     TypeError and ValueError unless the arguments fit."""
     check_array("flatten", "X", X, *_axes(X))
-    kept = check_choice("flatten", "keep_dim", keep_dim, KEPT)
-    shape = ((X.shape[0], prod(X.shape[1:])) if kept == "first"
+    kept = _kept("flatten", keep_dim)
+    shape = ((1, X.size) if kept == -1
+             else (X.shape[0], prod(X.shape[1:])) if kept == "first"
              else (prod(X.shape[:-1]), X.shape[-1]))
     return X.reshape(shape), (shape, X.shape)
 
@@ -54,7 +60,7 @@ class Flatten(Layer):
         keep_dim: str = "first",
     ):
         super().__init__()
-        self.keep_dim = check_choice("Flatten", "keep_dim", keep_dim, KEPT)
+        self.keep_dim = _kept("Flatten", keep_dim)
 
     def forward(
         self,

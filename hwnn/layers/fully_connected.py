@@ -10,7 +10,8 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..activations import initialize_activation
-from ..checks import check_array, check_number, check_same_precision
+from ..checks import FLOATS, check_array, check_flag, check_number
+from ..checks import check_same_precision, shape_text
 from ..engine.table import run
 from .base import Layer, check_gradient, check_input
 from ..weights import initialize_weights
@@ -38,6 +39,15 @@ def weight_gradient(
     "`X.T @ dZ`, (n_in, n_out), the gradient at W; shapes are not checked."
     return X.T @ dZ
 
+def _check_weights(X, W):
+    "Raise TypeError or ValueError unless W fits X; say where W.T would."
+    shape, n_in = getattr(W, "shape", ()), X.shape[1]
+    if len(shape) == 2 and shape[1] == n_in != shape[0]:
+        raise ValueError(f"affine: expected W ({n_in}, n_out), got "
+                         f"{shape_text(shape)}; W.T brings weights from "
+                         "PyTorch, (n_out, n_in), into this form")
+    check_array("affine", "W", W, n_in, "n_out")
+
 # %% ../../nbs/layers/fully_connected.ipynb #d45d6aeb
 def affine(
     X: np.ndarray,  # (batch, n_in)
@@ -47,7 +57,7 @@ def affine(
     """The affine map `X @ W + b`, (batch, n_out), and the context for
     `affine_backward`. Raises TypeError and ValueError unless all fit."""
     check_array("affine", "X", X, "batch", "n_in")
-    check_array("affine", "W", W, X.shape[1], "n_out")
+    _check_weights(X, W)
     check_array("affine", "b", b, 1, W.shape[1])
     check_same_precision("affine", X=X, W=W, b=b)
     return run(affine_map, X, W, b), (X, W)
@@ -77,24 +87,40 @@ class FullyConnected(Layer):
         n_out: int,
         activation,  # an Activation, its name, or None for linear
         weight_init="xavier_uniform",  # a WeightInit or its name
+        bias: bool = True,  # whether there is a parameter b
     ):
         super().__init__()
         if n_out is not None:
             check_number("FullyConnected", "n_out", n_out, integer=True,
                          at_least=1)
-        self.n_out = n_out
+        check_flag("FullyConnected", "bias", bias)
+        self.n_out, self.bias = n_out, bias
         self.activation = initialize_activation(activation)
         self.weight_init = initialize_weights(weight_init)
 
-    def _init_parameters(self, X):
+    def _make_parameters(self, X):
         if self.n_out is None:
             raise ValueError(
                 "FullyConnected: expected n_out as an integer at least 1, got "
                 "None; only a network that trains on a dataset can fill it in")
         shape, dtype = (X.shape[1], self.n_out), X.real.dtype
-        W = self.weight_init(shape, self.rng, dtype)
-        self.parameters.update(W=W, b=np.zeros((1, self.n_out), dtype=dtype))
+        self.parameters["W"] = self.weight_init(shape, self.rng, dtype)
+        if self.bias: self.parameters["b"] = np.zeros((1, self.n_out), dtype)
         self.n_in = shape[0]
+
+    def _check(self, X, mode):
+        floats = isinstance(X, np.ndarray) and X.dtype in FLOATS
+        n_in = self.n_in or "features"
+        if floats and X.ndim != 2:
+            remedy = ("a Flatten layer before this one makes rows of it"
+                      if X.ndim > 2 else "X[None] is a batch of one example")
+            raise ValueError(f"FullyConnected: expected input (batch, {n_in}), "
+                             f"got {shape_text(X.shape)}; {remedy}")
+        check_input(self, X, mode, "batch", n_in)
+
+    def _bias(self, dtype):
+        if self.bias: return self.parameters["b"]
+        return np.zeros((1, self.n_out), dtype)
 
 # %% ../../nbs/layers/fully_connected.ipynb #b31a26ac
 @patch
@@ -105,9 +131,9 @@ def forward(
 ) -> np.ndarray:
     """The output (batch, n_out). Raises TypeError
     and ValueError unless input and mode fit."""
-    check_input(self, X, mode, "batch", self.n_in or "features")
-    if self.n_in is None: self._init_parameters(X)
-    Z, _ = affine(X, self.parameters["W"], self.parameters["b"])
+    self._check(X, mode)
+    if self.n_in is None: self._make_parameters(X)
+    Z, _ = affine(X, self.parameters["W"], self._bias(X.real.dtype))
     Y = self.activation(Z)
     self.cache.update(X=X, Z=Z)
     return Y
@@ -126,5 +152,6 @@ def backward(
     X, Z = self.cache["X"], self.cache["Z"]
     dZ = dLdY if at_Z else self.activation.backward(Z, dLdY)
     dX, dW, db = affine_backward(dZ, (X, self.parameters["W"]), skip_dX)
-    self.gradients.update(W=dW, b=db)
+    self.gradients["W"] = dW
+    if self.bias: self.gradients["b"] = db
     return dX

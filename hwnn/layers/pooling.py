@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['pooled_shape', 'places', 'max_windows', 'max_windows_backward', 'max_pool2d', 'max_pool2d_backward', 'mean_windows',
-           'mean_windows_backward', 'average_pool2d', 'average_pool2d_backward', 'Pool2D']
+           'mean_windows_backward', 'average_pool2d', 'average_pool2d_backward', 'global_pool2d',
+           'global_pool2d_backward', 'Pool2D']
 
 # %% ../../nbs/layers/pooling_functions.ipynb #269c27fc
 import numpy as np
@@ -12,8 +13,9 @@ import numpy as np
 from ..checks import check_array, check_choice, check_flag
 from ..checks import check_same_precision
 from .base import Layer, check_gradient, check_input
-from .windows import kernel_pair, output_shape
-from .windows import pad_pairs, stride_pair
+from .windows import ceil_pad, check_images, kernel_pair
+from .windows import output_shape, pad_images, pad_pairs
+from .windows import stride_pair
 from ..engine.table import run
 
 # %% ../../nbs/layers/pooling_functions.ipynb #df5d01b7
@@ -99,24 +101,35 @@ def max_windows_backward(
         for (o, x), w in zip(at, won): dX[x] += w*share[o]
     return dX
 
+# %% ../../nbs/layers/pooling_functions.ipynb #399a2fc5
+def _geometry(owner, shape, kernel_shape, stride, pad, ceil_mode):
+    """Kernel, stride and padding as pairs; and the padding without what the
+    last windows hang over. Raises TypeError or ValueError."""
+    kernel_shape = kernel_pair(owner, kernel_shape)
+    stride = stride_pair(owner, stride)
+    inner = outer = pad_pairs(owner, pad, kernel_shape, stride, shape)
+    check_flag(owner, "ceil_mode", ceil_mode)
+    if ceil_mode: outer = ceil_pad(shape, kernel_shape, stride, inner)
+    return (kernel_shape, stride, outer), inner
+
 # %% ../../nbs/layers/pooling_functions.ipynb #5a10a145
 def max_pool2d(
     X: np.ndarray,  # (batch, rows, cols, channels)
     kernel_shape,   # an int, or (rows, cols)
     stride=1,       # an int, or (rows, cols)
-    # "same", "valid", an int, (rows, cols) or ((top, bottom), (left, right))
+    # "same", "same_upper", "valid", an int, (rows, cols) or ((top, bottom),
+    # (left, right))
     pad=0,
+    ceil_mode: bool = False,  # whether a last window may hang over the end
 ):
     """The maximum of each window (batch, out_rows, out_cols, channels), and the
     context for `max_pool2d_backward`. Raises TypeError and ValueError unless
     the arguments fit."""
-    check_array("max_pool2d", "X", X, "batch", "rows", "cols", "channels")
-    kernel_shape = kernel_pair("max_pool2d", kernel_shape)
-    stride = stride_pair("max_pool2d", stride)
-    pad = pad_pairs("max_pool2d", pad, kernel_shape)
-    geometry = kernel_shape, stride, pad
-    # refuses windows that are all padding
-    pooled_shape("max_pool2d", X.shape[1:3], *geometry)
+    owner = "max_pool2d"
+    check_array(owner, "X", X, "batch", "rows", "cols", "channels")
+    shape = X.shape[1:3]
+    geometry, _ = _geometry(owner, shape, kernel_shape, stride, pad, ceil_mode)
+    pooled_shape(owner, shape, *geometry)   # refuses windows of padding alone
     Y = run(max_windows, X, *geometry)
     return Y, (X, Y, geometry)
 
@@ -174,29 +187,35 @@ def average_pool2d(
     X: np.ndarray,                  # (batch, rows, cols, channels)
     kernel_shape,                   # an int, or (rows, cols)
     stride=1,                       # an int, or (rows, cols)
-    # "same", "valid", an int, (rows, cols) or ((top, bottom), (left, right))
+    # "same", "same_upper", "valid", an int, (rows, cols) or ((top, bottom),
+    # (left, right))
     pad=0,
     # whether padding counts as zeros; if not, a window divides by its number
     # of pixels
     count_include_pad: bool = True,
+    ceil_mode: bool = False,  # whether a last window may hang over the end
 ):
     """The mean of each window (batch, out_rows, out_cols, channels), and the
     context for `average_pool2d_backward`. Raises TypeError and ValueError
     unless the arguments fit."""
-    check_array("average_pool2d", "X", X, "batch", "rows", "cols", "channels")
-    kernel_shape = kernel_pair("average_pool2d", kernel_shape)
-    stride = stride_pair("average_pool2d", stride)
-    pad = pad_pairs("average_pool2d", pad, kernel_shape)
-    geometry = kernel_shape, stride, pad
-    check_flag("average_pool2d", "count_include_pad", count_include_pad)
+    owner = "average_pool2d"
+    check_array(owner, "X", X, "batch", "rows", "cols", "channels")
+    check_flag(owner, "count_include_pad", count_include_pad)
+    geometry, inner = _geometry(owner, X.shape[1:3], kernel_shape, stride, pad,
+                                ceil_mode)
     sized = output_shape if count_include_pad else pooled_shape
-    sized("average_pool2d", X.shape[1:3], *geometry)
-    size = X.real.dtype.type(kernel_shape[0]*kernel_shape[1])
-    if not count_include_pad:   # count the pixels
-        pixels = np.ones((1, *X.shape[1:3], 1), X.real.dtype)
-        size = mean_windows(pixels, 1, *geometry)
+    sized(owner, X.shape[1:3], *geometry)
+    if not count_include_pad: inner = (0, 0), (0, 0)
+    size = _sizes(X, inner, *geometry)
     Y = run(mean_windows, X, size, *geometry)
     return Y, (X.shape, Y.shape, size, geometry)
+
+def _sizes(X, inner, kernel_shape, stride, pad):
+    "What means divide by, where `inner` is the padding that counts."
+    if pad == inner: return X.real.dtype.type(kernel_shape[0]*kernel_shape[1])
+    counted = pad_images(np.ones((1, *X.shape[1:3], 1), X.real.dtype), inner, 1)
+    around = tuple((p - i, q - j) for (p, q), (i, j) in zip(pad, inner))
+    return mean_windows(counted, 1, kernel_shape, stride, around)
 
 # %% ../../nbs/layers/pooling_functions.ipynb #c31fc433
 def average_pool2d_backward(
@@ -213,28 +232,72 @@ def average_pool2d_backward(
     check_same_precision(owner, X=size, dY=dY)
     return run(mean_windows_backward, dY, size, X_shape[1:3], *geometry)
 
+# %% ../../nbs/layers/pooling_functions.ipynb #7174af17
+def global_pool2d(
+    X: np.ndarray,  # (batch, rows, cols, channels)
+    mode: str,      # "max" or "average"
+):
+    """Maximum or mean of each image and channel (batch, 1, 1, channels), and
+    the context for `global_pool2d_backward`. Raises TypeError and ValueError
+    unless the arguments fit. Lin, Chen and Yan 2014, arXiv:1312.4400."""
+    check_array("global_pool2d", "X", X, "batch", "rows", "cols", "channels")
+    mode = check_choice("global_pool2d", "mode", mode, ("max", "average"))
+    reduce = np.mean if mode == "average" else np.max
+    Y = reduce(X, axis=(1, 2), keepdims=True)
+    return Y, (X.shape, Y, X if mode == "max" else None)
+
+def global_pool2d_backward(
+    dY: np.ndarray,  # (batch, 1, 1, channels), gradient of the loss there
+    ctx,             # what `global_pool2d` returned beside the output
+) -> np.ndarray:
+    """The gradient at X: in equal shares to the winners, or to all pixels.
+    Raises TypeError and ValueError unless dY fits."""
+    (_, rows, cols, _), Y, X = ctx
+    check_array("global_pool2d_backward", "dY", dY, *Y.shape)
+    check_same_precision("global_pool2d_backward", X=Y, dY=dY)
+    if X is None: return np.tile(dY/(rows*cols), (1, rows, cols, 1))
+    won = X == Y
+    winners = won.sum(axis=(1, 2), keepdims=True, dtype=dY.dtype)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return won*(dY/winners)
+
 # %% ../../nbs/layers/pooling_functions.ipynb #e7d73534
 class Pool2D(Layer):
     """Maximum or mean over windows: (batch, rows, cols, channels)
     to (batch, out_rows, out_cols, channels)."""
     def __init__(
         self,
-        kernel_shape,         # size of the window: an int, or (rows, cols)
+        # size of the window: an int, (rows, cols), or "global", the whole image
+        kernel_shape,
         mode: str = "max",    # "max" or "average"
         stride=1,             # from window to window: an int, or (rows, cols)
-        # "same", "valid", an int, (rows, cols) or
+        # "same", "same_upper", "valid", an int, (rows, cols) or
         # ((top, bottom), (left, right))
         pad=0,
         # for "average": whether padding counts as zeros
         count_include_pad: bool = True,
+        ceil_mode: bool = False,  # whether a last window may hang over the end
     ):
         super().__init__()
-        self.kernel_shape = kernel_pair("Pool2D", kernel_shape)
+        whole = isinstance(kernel_shape, str)
+        if whole:
+            check_choice("Pool2D", "a kernel_shape in words", kernel_shape,
+                         ["global"])
+        k = (1, 1) if whole else kernel_pair("Pool2D", kernel_shape)
+        self.kernel_shape = "global" if whole else k
         self.stride = stride_pair("Pool2D", stride)
-        self.pad = pad_pairs("Pool2D", pad, self.kernel_shape)
+        pairs = pad_pairs("Pool2D", pad, k)
+        # a name stays, since what it stands for may depend on the image
+        self.pad = pad if isinstance(pad, str) else pairs
         self.mode = check_choice("Pool2D", "mode", mode, ("max", "average"))
         check_flag("Pool2D", "count_include_pad", count_include_pad)
-        self.count_include_pad = count_include_pad
+        check_flag("Pool2D", "ceil_mode", ceil_mode)
+        self.count_include_pad, self.ceil_mode = count_include_pad, ceil_mode
+        settings = self.stride, self.pad, ceil_mode
+        if whole and settings != ((1, 1), ((0, 0), (0, 0)), False):
+            raise ValueError("Pool2D: expected no stride, pad or ceil_mode "
+                             "with 'global', whose one window is the image, "
+                             f"got {', '.join(map(repr, settings))}")
 
     def forward(
         self,
@@ -243,17 +306,25 @@ class Pool2D(Layer):
     ) -> np.ndarray:
         """The output (batch, out_rows, out_cols, channels).
         Raises TypeError and ValueError unless input and mode fit."""
+        check_images("Pool2D", X)
         check_input(self, X, mode, "batch", "rows", "cols", "channels")
-        geometry = self.kernel_shape, self.stride, self.pad
-        counted = self.mode == "average" and self.count_include_pad
-        sized = output_shape if counted else pooled_shape
-        # here, for the layer's name in the message
-        sized("Pool2D", X.shape[1:3], *geometry)
-        if self.mode == "max": Y, ctx = max_pool2d(X, *geometry)
-        else: Y, ctx = average_pool2d(X, *geometry, self.count_include_pad)
+        Y, ctx = (global_pool2d(X, self.mode) if self.kernel_shape == "global"
+                  else self._pool(X))
         self.n_in = self.n_out = X.shape[3]
         self.cache.update(Y=Y, ctx=ctx)
         return Y
+
+    def _pool(self, X):
+        shape = X.shape[1:3]
+        arguments = self.kernel_shape, self.stride, self.pad
+        counted = self.mode == "average" and self.count_include_pad
+        sized = output_shape if counted else pooled_shape
+        # here, for the layer's name in the message
+        geometry, _ = _geometry("Pool2D", shape, *arguments, self.ceil_mode)
+        sized("Pool2D", shape, *geometry)
+        if self.mode == "max": return max_pool2d(X, *arguments, self.ceil_mode)
+        return average_pool2d(X, *arguments, self.count_include_pad,
+                              self.ceil_mode)
 
     def backward(
         self,
@@ -266,5 +337,7 @@ class Pool2D(Layer):
         check_gradient(self, dLdY, "Y")
         if skip_dX: return None
         ctx = self.cache["ctx"]
+        if self.kernel_shape == "global":
+            return global_pool2d_backward(dLdY, ctx)
         if self.mode == "max": return max_pool2d_backward(dLdY, ctx)
         return average_pool2d_backward(dLdY, ctx)
