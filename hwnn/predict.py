@@ -11,12 +11,12 @@ import math
 import numpy as np
 
 from .activations import softmax
-from .checks import shape_text
+from .checks import shape_text, short
 from .datasets import Scaling, csv_numbers, csv_rows, is_number
 from .datasets import write_predictions
 from .losses import Hinge, SoftmaxCrossEntropy
 from .models import NeuralNetwork
-from .train import CLASSES, NUMBERS, Parser
+from .train import CLASSES, NUMBERS, Parser, shown
 
 # %% ../nbs/commands/predict.ipynb #8d6f6cf5
 def load_network(
@@ -45,7 +45,8 @@ def _by_order(first, rows, path):
     columns = {first[k] if header else str(k + 1): k for k in range(n)}
     if len(columns) < n:
         raise ValueError("data: expected column names that differ in the first "
-                         f"line of {path}, got {', '.join(first)}")
+                         f"line of {path}, got "
+                         f"{', '.join(map(short, first[:20]))}")
     left_out = ["the first line, which counts the columns"]*counts
     return columns, header, left_out
 
@@ -53,9 +54,9 @@ def _by_name(first, features, path):
     "Name -> position of the features, and the other columns. ValueError."
     for name in features:
         if first.count(name) != 1:
-            raise ValueError(f"data: expected one column {name!r} in the first "
-                             f"line of {path}, "
-                             f"got {', '.join(map(repr, first))}")
+            raise ValueError(f"data: expected one column {short(name)} in the "
+                             f"first line of {path}, got "
+                             f"{', '.join(map(short, first[:20]))}")
     others = [name or "a column without a name"
               for name in first if name not in features]
     return {name: first.index(name) for name in features}, others
@@ -98,10 +99,12 @@ def predict_table(
         if A.shape not in ((), (n,)):
             raise ValueError(f"preparation: expected {name} as one number or "
                              f"{n}, got {shape_text(A.shape)}")
-    X = Scaling(*(np.broadcast_to(A, n) for A in (shift, scale)))(raw)
-    dtype = next((p.dtype for layer in net.layers
-                  for p in layer.parameters.values()), np.float32)
-    X = X.astype(dtype).reshape(-1, *net.input_shape)
+    # an infinity that comes of this is refused by `predict`
+    with np.errstate(over="ignore"):
+        X = Scaling(*(np.broadcast_to(A, n) for A in (shift, scale)))(raw)
+        dtype = next((p.dtype for layer in net.layers
+                      for p in layer.parameters.values()), np.float32)
+        X = X.astype(dtype).reshape(-1, *net.input_shape)
     return net.predict(X), left_out
 
 # %% ../nbs/commands/predict.ipynb #512023ed
@@ -160,6 +163,9 @@ def main(
         net = load_network(a.weights)
         outputs, left_out = predict_table(net, a.data)
         write_outputs(net, outputs, a.out, a.probabilities, a.overwrite)
-    except (OSError, TypeError, ValueError) as e: p.error(str(e))
-    if left_out: print(f"left out {', '.join(left_out)}")
-    print(f"wrote {len(outputs)} predictions to {a.out}")
+    except (MemoryError, OverflowError) as e:
+        p.error(f"the network does not fit: {e}")
+    except (FloatingPointError, OSError, TypeError, ValueError) as e:
+        p.error(str(e))
+    if left_out: print(f"left out {shown(', '.join(left_out))}")
+    print(f"wrote {len(outputs)} predictions to {shown(a.out)}")

@@ -12,6 +12,8 @@ import hashlib
 import os
 import struct
 import zlib
+from io import BytesIO
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +39,11 @@ def idx_array(
         raise ValueError(f"{source}: expected {expected}, got {got}; the file "
                          f"is damaged or another one: delete it, and get it "
                          f"anew")
+    end = 4 + 4*len(shape) + prod(shape)
     if content[:2] == b"\x1f\x8b":
-        try: content = gzip.decompress(content)
+        try:   # no more than is wanted, and a byte that shows that there is more
+            with gzip.open(BytesIO(content)) as file:
+                content = file.read(end + 1)
         except (EOFError, OSError, zlib.error) as e:
             fail("a complete gzip file",
                  f"one that cannot be decompressed ({e})")
@@ -46,14 +51,14 @@ def idx_array(
         fail("an idx file of bytes, which begins with 00 00 08 and the number "
              "of axes", content[:4].hex(" ") or "an empty file")
     start = 4 + 4*content[3]
-    end = start + np.prod(shape)
     if len(content) < start:
         fail(f"a header of {start} bytes", f"{len(content)} bytes")
     sizes = struct.unpack(f">{content[3]}I", content[4:start])
     if sizes != tuple(shape):
         fail(f"an array {shape_text(shape)}",
              f"{shape_text(sizes)} in its header")
-    if len(content) != end: fail(f"{end} bytes", len(content))
+    if len(content) > end: fail(f"{end} bytes", f"{end + 1} or more")
+    if len(content) < end: fail(f"{end} bytes", len(content))
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256: fail(f"the SHA-256 {sha256}", digest)
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

@@ -80,10 +80,12 @@ def from_csv(cls: Dataset,
     labels = np.zeros(len(y), dtype=int) if regression else y
     shares = dict(test=test, validation=validation)
     parts = parts_by_shares(owner, path, labels, classes, shares)
-    scaling = standardization(X[parts["training"]])
-    X = scaling(X).astype(dtype)
-    Y = (y[:, None].astype(dtype) if regression
-         else one_hot(y, len(classes), dtype))
+    # an infinity that comes of this is refused, by Scaling or by Dataset
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaling = standardization(X[parts["training"]])
+        X = scaling(X).astype(dtype)
+        Y = (y[:, None].astype(dtype) if regression
+             else one_hot(y, len(classes), dtype))
     sets = {f"{part}_set": X[rows] for part, rows in parts.items()}
     sets |= {f"{part}_labels": Y[rows] for part, rows in parts.items()}
     dataset = cls(**sets, batch_size=batch_size, rng=rng)

@@ -90,8 +90,9 @@ def csv_rows(
             rows.append((line, cells))
     except UnicodeDecodeError: raise _not_utf8(owner, path) from None
     except csv.Error as e:
+        said = str(e).replace("\t", "\\t")
         raise ValueError(f"{owner}: expected {path} as CSV, got an error in "
-                         f"{e}") from None
+                         f"{said}") from None
     if not rows:
         raise ValueError(f"{owner}: expected at least one row in {path}, got "
                          f"an empty file")
@@ -138,7 +139,8 @@ def csv_numbers(
             if not np.isfinite(X[n, i]):
                 raise ValueError(
                     f"{owner}: expected a finite number in line {line}, column "
-                    f"{name!r} of {path}, got {cell!r}{_number_remedy(cell)}")
+                    f"{short(name)} of {path}, got {short(cell)}"
+                    f"{_number_remedy(cell)}")
     return X
 
 # %% ../../nbs/data/datasets_tables.ipynb #4f46903b
@@ -155,7 +157,7 @@ def _few(
     names: list,  # names of columns
 ) -> str:
     "The names for a message, the first ten of them."
-    text = ", ".join(map(repr, names[:10]))
+    text = ", ".join(map(short, names[:10]))
     return text + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 def _column(
@@ -172,14 +174,14 @@ def _column(
         if not header:
             raise ValueError(f"{owner}: expected a column from 1 to "
                              f"{len(names)}, since header=False says that "
-                             f"{path} has no names, got {column!r}")
+                             f"{path} has no names, got {short(column)}")
         more = ""
         if any(map(is_number, names)):
             more = "; give header=False if this is a row of data"
         elif len(names) == 1:
             more = "; cells are separated by commas, semicolons or tabs"
-        raise ValueError(f"{owner}: expected a column {column!r} in the first "
-                         f"line of {path}, got {_few(names)}{more}")
+        raise ValueError(f"{owner}: expected a column {short(column)} in the "
+                         f"first line of {path}, got {_few(names)}{more}")
     if isinstance(column, bool) or not isinstance(column, Integral):
         raise TypeError(f"{owner}: expected a column as its name or its number "
                         f"from 1, got {short(column)}")
