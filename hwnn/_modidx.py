@@ -142,6 +142,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'hwnn.checks.check_flag': ('ground/checks.html#check_flag', 'hwnn/checks.py'),
                              'hwnn.checks.check_number': ('ground/checks.html#check_number', 'hwnn/checks.py'),
                              'hwnn.checks.check_one_hot': ('ground/checks.html#check_one_hot', 'hwnn/checks.py'),
+                             'hwnn.checks.check_plain': ('ground/checks.html#check_plain', 'hwnn/checks.py'),
                              'hwnn.checks.check_same_precision': ('ground/checks.html#check_same_precision', 'hwnn/checks.py'),
                              'hwnn.checks.create': ('ground/checks_names.html#create', 'hwnn/checks.py'),
                              'hwnn.checks.meant': ('ground/checks_names.html#meant', 'hwnn/checks.py'),

@@ -22,7 +22,7 @@ def log_probabilities(
     return S
 
 # %% ../nbs/training/losses_classes.ipynb #15c6908d
-from .checks import FLOATS, shape_text, short
+from .checks import FLOATS, check_plain, shape_text, short
 
 # %% ../nbs/training/losses_classes.ipynb #708f0e7c
 def _average(L, weights):
@@ -101,6 +101,7 @@ def _check_targets(owner, targets, Y, shape):
                "convert it with np.array(Y, dtype=np.float32)")
         raise TypeError(f"{expected} as a NumPy array, got "
                         f"{type(Y).__name__}; {way}")
+    check_plain(owner, targets, Y)
     if Y.dtype not in FLOATS:
         raise TypeError(f"{expected} of dtype {floats}, got "
                         f"{Y.dtype}{_remedy(Y, shape)}")
@@ -422,7 +423,7 @@ class Hinge(Loss):
 LOSSES["hinge"] = Hinge
 
 # %% ../nbs/training/losses_weights.ipynb #fd267df9
-from .checks import shape_text
+from .checks import check_plain, shape_text
 
 # %% ../nbs/training/losses_weights.ipynb #f65b7ff4
 def weigh(
@@ -450,6 +451,7 @@ def check_weights(
     if not isinstance(weights, np.ndarray) or kind.kind not in "iuf":
         raise TypeError(f"{owner}: expected weights as a NumPy array of "
                         f"numbers, got {getattr(kind, '__name__', kind)}")
+    check_plain(owner, "weights", weights)
     if weights.shape != (batch,):
         raise ValueError(f"{owner}: expected weights ({batch},), one for each "
                          f"example, got {shape_text(weights.shape)}")

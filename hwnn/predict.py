@@ -99,13 +99,13 @@ def predict_table(
         if A.shape not in ((), (n,)):
             raise ValueError(f"preparation: expected {name} as one number or "
                              f"{n}, got {shape_text(A.shape)}")
-    # an infinity that comes of this is refused by `predict`
-    with np.errstate(over="ignore"):
+    # what is no number afterwards is refused by `predict`, or when written
+    with np.errstate(over="ignore", invalid="ignore"):
         X = Scaling(*(np.broadcast_to(A, n) for A in (shift, scale)))(raw)
         dtype = next((p.dtype for layer in net.layers
                       for p in layer.parameters.values()), np.float32)
         X = X.astype(dtype).reshape(-1, *net.input_shape)
-    return net.predict(X), left_out
+        return net.predict(X), left_out
 
 # %% ../nbs/commands/predict.ipynb #512023ed
 def parser() -> Parser:

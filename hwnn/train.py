@@ -35,7 +35,9 @@ class Parser(argparse.ArgumentParser):
         message: str, # what is wrong with the arguments
     ):
         "Print the message on one line, and end the process with status 2."
-        message = f"{shown(message):.1000}"
+        message = shown(message)
+        if len(message) > 1000:
+            message = f"{message[:500]} ... {message[-400:]}"
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 # %% ../nbs/commands/train.ipynb #928b715f

@@ -354,10 +354,6 @@ def test_what_was_compiled_from_older_files_goes(tmp_path):
     assert not (kept/"old.nbi").exists() and (kept/"new.nbi").exists()
 
 
-def test_masked_arrays_are_numpys_business():
-    assert ReLU()(np.ma.array([-1.0, 2.0], mask=[False, True])).mask.tolist() == [False, True]
-
-
 def test_a_mean_over_padding_alone_is_zero():
     "Nothing outside the image is read where a window lies in padding alone."
     Y, _ = average_pool2d(np.ones((1, 1, 1, 3)), (1, 1), (1, 1), ((0, 1), (0, 2)))

@@ -41,7 +41,7 @@ def idx_array(
                          f"anew")
     end = 4 + 4*len(shape) + prod(shape)
     if content[:2] == b"\x1f\x8b":
-        try:   # no more than is wanted, and a byte that shows that there is more
+        try:   # what is wanted, and a byte to see whether there is more
             with gzip.open(BytesIO(content)) as file:
                 content = file.read(end + 1)
         except (EOFError, OSError, zlib.error) as e:
@@ -55,8 +55,7 @@ def idx_array(
         fail(f"a header of {start} bytes", f"{len(content)} bytes")
     sizes = struct.unpack(f">{content[3]}I", content[4:start])
     if sizes != tuple(shape):
-        fail(f"an array {shape_text(shape)}",
-             f"{shape_text(sizes)} in its header")
+        fail(f"an array {shape_text(shape)}", f"{short(sizes)} in its header")
     if len(content) > end: fail(f"{end} bytes", f"{end + 1} or more")
     if len(content) < end: fail(f"{end} bytes", len(content))
     digest = hashlib.sha256(content).hexdigest()
