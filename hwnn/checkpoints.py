@@ -158,9 +158,10 @@ def read_checkpoint(
         if digest(text, arrays) != told.get("sha256"):
             raise ValueError("its checksum is another one")
         return unpack(json.loads(text), arrays)
-    except (SafetensorError, ValueError, KeyError, OSError) as e:
+    except (SafetensorError, ValueError, KeyError, OSError, TypeError,
+            AttributeError, RecursionError) as e:
         raise ValueError(f"Checkpoints: expected a whole checkpoint in {path}, "
-                         f"got one that is none: {e}") from None
+                         f"got one that is none: {str(e)[:200]}") from None
 
 @patch
 def newest(self: Checkpoints):

@@ -922,7 +922,8 @@ def train(
     check_flag("NeuralNetwork", "bar", bar)
     self._check_kept(checkpoint, every, resume)
     self._check_training(dataset, epochs, patience, norms, callbacks)
-    if self.layers[-1].n_out is None: self.layers[-1].n_out = dataset.out_dim
+    n_out, prepared = self.layers[-1].n_out, self.preparation
+    if n_out is None: self.layers[-1].n_out = dataset.out_dim
     self.preparation = dataset.preparation
     data = dataset.train   # somebody else may have begun a pass through it
     if 0 < data.position < len(data): data.shuffle()
@@ -938,6 +939,7 @@ def train(
                                          callbacks, shown, keep)
     except BaseException:
         if run.good is not None: self._restore(run.good)
+        else: self.layers[-1].n_out, self.preparation = n_out, prepared
         raise
     finally:
         for layer in self.layers: layer.clear_gradients()
@@ -1039,6 +1041,10 @@ def _stand(self: NeuralNetwork, run, data, found):
     "Put the training where `_standing` found it."
     if self.input_shape is None:   # a forward pass makes what is filled
         self.forward(data.X[:min(data.batch_size, len(data))])
+    kinds = [[{k: (A.shape, A.dtype) for k, A in d.items()} for d in pairs]
+             for pairs in ([layer.parameters for layer in self.layers],
+                           [d for d, _ in found["network"]["layers"]])]
+    if kinds[0] != kinds[1]: raise ValueError("parameters of other shapes")
     self._restore(self._unflat(found["network"]))
     for name, value in found["books"].items(): setattr(run, name, value)
     run.good, run.best = (self._unflat(found[k]) for k in ("good", "best"))
@@ -1125,7 +1131,15 @@ def _kept(self: NeuralNetwork, run, dataset, settings, checkpoint, every,
                     "NeuralNetwork: expected a folder without checkpoints, or "
                     f"resume=True to go on, got {str(checkpoint)!r}")
             _check_same(found[1]["belongs"], belongs, checkpoint)
-            self._stand(run, data, found[1])
+            was = self._standing(run, data) if self.input_shape else None
+            try: self._stand(run, data, found[1])
+            except (AttributeError, IndexError, KeyError, TypeError,
+                    ValueError) as e:
+                if was: self._stand(run, data, was)
+                raise ValueError(
+                    "NeuralNetwork: expected a checkpoint that `train` wrote "
+                    f"in {str(checkpoint)!r}, got one that does not fit: "
+                    f"{str(e)[:200]}") from None
         def keep(end=False):
             number = run.epoch*data.samples_per_epoch + run.step
             if not (end or asked or every and number % every == 0): return

@@ -223,3 +223,25 @@ def test_packed_and_unpacked(value):
 def test_objects_are_refused(value, tmp_path):
     with Checkpoints(tmp_path) as kept, pytest.raises((TypeError, ValueError)): kept.write(0, {"a": value})
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("forge", [lambda s: s.pop("books"), lambda s: s.update(network=None), lambda s: s.update(drawn=[3]), lambda s: s["network"].update(layers=[]),
+                                   lambda s: s["network"]["layers"][0][0].update(W=np.zeros((2, 2), np.float32)), lambda s: s.update(states=4)])
+def test_a_forged_checkpoint_changes_nothing(forge, tmp_path):
+    net, data = small(), iris(batch_size=15)
+    net.train(data, 2, checkpoint=tmp_path)
+    net.history = History()
+    with Checkpoints(tmp_path) as kept:
+        number, state = kept.newest()
+        forge(state)
+        kept.write(number + 1, state)
+    before = [A.copy() for A in arrays(net)]
+    with pytest.raises(ValueError, match="expected a checkpoint that `train` wrote"): net.train(data, 2, checkpoint=tmp_path, resume=True)
+    assert all(np.array_equal(a, b) for a, b in zip(arrays(net), before))
+
+
+def test_a_refused_resume_leaves_a_new_network_as_it_was(tmp_path):
+    small().train(iris(batch_size=15), 2, checkpoint=tmp_path)
+    net = NeuralNetwork([FullyConnected(None, "softmax")])
+    with pytest.raises(ValueError): net.train(iris(batch_size=30), 2, checkpoint=tmp_path, resume=True)
+    assert net.layers[0].n_out is None and net.preparation is None and not net.layers[0].parameters

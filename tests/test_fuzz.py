@@ -174,7 +174,7 @@ def test_a_download_that_is_killed_leaves_nothing_that_counts(tiny, server, tmp_
 
 # A short run, with the same mutations every time
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at the memory as Linux tells it")
-@pytest.mark.parametrize("kind, files", dict(idx=10_000, safetensors=2000, csv=3000, config=1500, arguments=2000).items())
+@pytest.mark.parametrize("kind, files", dict(idx=10_000, safetensors=2000, checkpoint=1500, csv=3000, config=1500, arguments=2000).items())
 def test_broken_files_are_refused(kind, files):
     from fuzz import plain, surroundings
     with surroundings(): row = plain(kind, 60, seed=0, files=files)

@@ -167,7 +167,7 @@ def render(preview=False):
             write(page, text.replace('<svg alt="', '<svg role="img" aria-label="'))  # an svg has no alt
         found = json.loads((site.out/"search.json").read_text(encoding="utf-8"))
         # Every reader of a page loads the index: the beginning of each section will do to find it.
-        write(site.out/"search.json", json.dumps([{k: plain(v[:80] if k == "text" else v) for k, v in entry.items() if k != "objectID"} for entry in found], ensure_ascii=False))
+        write(site.out/"search.json", json.dumps([{k: plain(v[:60] if k == "text" else v) for k, v in entry.items() if k != "objectID"} for entry in found], ensure_ascii=False))
         (site.out/"site_libs/bootstrap-icons/fonts/bootstrap-icons.woff").unlink()  # for browsers that do not know its woff2
         used = {icon for path in site.out.rglob("*.html") for icon in ICON.findall(path.read_text(encoding="utf-8"))}
         icons = site.out/"site_libs/bootstrap-icons/bootstrap-icons.min.css"
@@ -190,7 +190,7 @@ def joined(code):
     code = code.replace("&quot;", '"').replace("&#x27;", "'")
     neighbours = re.compile(r'(<span class="(\w\w)">[^<]*)</span><span class="\2">')
     while neighbours.search(code): code = neighbours.sub(r"\1", code)
-    return code
+    return re.sub(r'<span class="(\w\w)">', r"<span class=\1>", code)   # HTML asks for no quotes here
 
 
 def as_webp(png, folder):
