@@ -140,11 +140,12 @@ def test_a_full_disk_is_told_and_the_training_goes_on(training, whole, tmp_path,
 
 def test_a_file_that_fails_half_way_leaves_the_one_before(tmp_path, monkeypatch):
     with Checkpoints(tmp_path) as kept:
-        kept.write(1, [1])
+        kept.write(1, [np.arange(3)])
         def fail(fd): raise OSError(errno.EIO, "Input/output error")
         monkeypatch.setattr(os, "fsync", fail)
-        with pytest.raises(OSError): kept.write(2, [2])
-        assert kept.newest() == (1, [1]) and not list(tmp_path.glob("*.part"))
+        with pytest.raises(OSError): kept.write(2, [np.arange(4)])
+        number, (found,) = kept.newest()
+        assert number == 1 and found.tolist() == [0, 1, 2] and not list(tmp_path.glob("*.part"))
 
 
 @pytest.mark.parametrize("name,change,text", [
