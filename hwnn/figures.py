@@ -72,23 +72,37 @@ def figure_bytes(
     plt.close(fig)
     return file.getvalue()
 
+# %% ../nbs/ground/figures.ipynb #0827be16
+# Matplotlib takes the prime of mathematics from a font of TeX's, in which it
+# stands in the place of the 0.
+_PRIME = re.compile(r"""y="([^"]*)" style="font-size: ([\d.]+)px; """
+                   r"""font-family: 'cmsy10'([^"]*)">0<""")
+
+def _prime(match):
+    "The prime that Unicode has, on the line of its letter."
+    y, size = float(match[1]), float(match[2])
+    return (f'y="{y + 0.59*size:.2f}" '
+            f'style="font-size: {size/0.7:.1f}px{match[3]}">′<')
+
 # %% ../nbs/ground/figures.ipynb #475f43b8
 def compact_svg(
     fig,  # a matplotlib figure
 ) -> str:
-    """The figure as SVG with its numbers as text, rounded, and
+    """The figure as SVG with its words as text, positions rounded, and
     without what every element repeats; the figure is closed."""
     import matplotlib.pyplot as plt
     with plt.rc_context({"svg.fonttype": "none",
                          "font.sans-serif": ["DejaVu Sans", "Arial"]}):
-        svg = figure_bytes(fig).decode()
+        svg = _PRIME.sub(_prime, figure_bytes(fig).decode())
     for pattern, new in [
         (r"<metadata>.*?</metadata>|<!--.*?-->|<!DOCTYPE.*?>| font-family: "
          r"[^;]*;| transform=\"rotate\(-0[^\"]*\"", ""), (r"\s+", " "),
-        (r"> <", "><"), (r"(\.\d)\d+", r"\1"),
+        (r"> <", "><"),
         (r"<svg ", "<svg font-family=\"'DejaVu Sans', Arial, sans-serif\" ")]:
         svg = re.sub(pattern, new, svg, flags=re.S)
-    return svg
+    # inside the tags alone: what stands between them is read
+    return re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d)\d+", r"\1", tag[0]),
+                  svg)
 
 # %% ../nbs/ground/figures.ipynb #3623e021
 def draw_array(

@@ -12,6 +12,7 @@ import numpy as np
 
 from .activations import (
     ArcTan, Linear, ReLU, Sigmoid, SoftMax, Softplus, TanH)
+from .layers import Flatten, Pool2D
 from .losses import (
     BinaryCrossEntropy, CrossEntropy, Hinge, Huber, L2, SoftmaxCrossEntropy)
 
@@ -25,7 +26,7 @@ def last_values(
 ):
     "The layer that makes the last values: flattening and pooling do not."
     for layer in reversed(layers):
-        if type(layer).__name__ not in ("Flatten", "Pool2D"): return layer
+        if not isinstance(layer, (Flatten, Pool2D)): return layer
     return layers[-1]
 
 # %% ../nbs/training/pairs.ipynb #d9df8039

@@ -36,6 +36,16 @@ def torch():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(params=["numpy", pytest.param("compiled", marks=pytest.mark.needs("numba"))])
+def engine(request):
+    "NumPy's functions, and those that Numba compiles."
+    from hwnn.engine.table import is_fast, use_fast
+    before = is_fast()
+    use_fast(request.param == "compiled")
+    yield
+    use_fast(before)
+
+
 @pytest.fixture(scope="session")
 def build_site(): return build
 

@@ -69,14 +69,6 @@ def passes(layer, X, dY, mode):
     return dict(Y=Y, dX=dX) | layer.gradients
 
 
-@pytest.fixture(params=["numpy", pytest.param("compiled", marks=pytest.mark.needs("numba"))])
-def engine(request):
-    before = is_fast()
-    use_fast(request.param == "compiled")
-    yield
-    use_fast(before)
-
-
 every_layer = pytest.mark.parametrize("name", LAYERS)
 
 

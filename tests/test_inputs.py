@@ -110,14 +110,6 @@ CALLS |= {
 }
 
 
-@pytest.fixture(params=["numpy", pytest.param("compiled", marks=pytest.mark.needs("numba"))])
-def engine(request):
-    before = is_fast()
-    use_fast(request.param == "compiled")
-    yield
-    use_fast(before)
-
-
 every_call = pytest.mark.parametrize("name", CALLS)
 
 

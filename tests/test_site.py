@@ -1,4 +1,5 @@
 """The website as files: every link leads somewhere, nothing comes from another host, nothing is left unrendered."""
+import json
 import re
 import subprocess
 import sys
@@ -200,3 +201,18 @@ def test_an_address_makes_links(tmp_path, build_site):
                  "https://colab.research.google.com/github/someone/hwnn/blob/main/nbs/ground/checks.ipynb", "%pip install git+https://github.com/someone/hwnn",
                  'property="og:image" content="https://someone.github.io/hwnn/site_assets/card.png"'): assert link in page, link
     assert "https://github.com/someone/hwnn/blob/main/hwnn/checks.py#L" in (site/"api/checks.html").read_text(encoding="utf-8")
+
+def test_figures_say_on_the_site_what_they_say_in_the_notebook(site):
+    "Text in a figure is read: no number in it may be shortened on the way."
+    words = lambda svg: re.findall(r"<(?:text|tspan)[^>]*>([^<]+)<", svg)
+    seen = 0
+    for path in notebooks:
+        cells = json.loads((root/"nbs"/path).read_text(encoding="utf-8"))["cells"]
+        figures = ["".join(svg) for cell in cells for o in cell.get("outputs", []) if (svg := o.get("data", {}).get("image/svg+xml"))]
+        page = (site[0]/address_of(path)).read_text(encoding="utf-8")
+        shown = [words(svg) for svg in re.findall(r"(?s)<svg.*?</svg>", page)]
+        for svg in figures:
+            if "DejaVuSans-" in svg: continue   # an older figure, whose digits are drawn
+            assert words(svg) in shown, (path, words(svg)[:12])
+            seen += 1
+    assert seen > 60

@@ -101,7 +101,12 @@ def smaller(svg):
     svg = re.sub(r"(?s)<metadata>.*?</metadata>|<!--.*?-->|\n\s*(?=<)", "", svg[svg.index("<svg"):])
     svg = re.sub(r'(?s)(?<= d=")[^"]*', lambda m: shorter_path(m[0]), svg)
     svg = svg.replace("xlink:href", "href").replace("DejaVuSans-", "D")   # href alone is for browsers since 2018
-    return re.sub(r"(\.\d*?)0+(?=[ \")])", lambda m: m[1].rstrip("."), re.sub(r"(\.\d{3})\d+", r"\1", svg))
+    return re.sub(r"<[^>]*>", lambda m: shorter_numbers(m[0]), svg)
+
+
+def shorter_numbers(tag):
+    "The numbers in a tag to a thousandth, without zeros at their end; what stands between tags is read, and stays."
+    return re.sub(r"(\.\d*?)0+(?=[ \")])", lambda m: m[1].rstrip("."), re.sub(r"(\.\d{3})\d+", r"\1", tag))
 
 
 def shorter_path(d):
