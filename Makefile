@@ -21,7 +21,7 @@ export: .venv/.installed-dev  ## write hwnn/ and README.md from the notebooks
 notebooks: .venv/.installed-dev  ## export, execute and clean the notebooks; ARGS="nbs/layers/activations.ipynb" takes one
 	$(BIN)/python tools/notebooks.py $(ARGS)
 
-site: .venv/.installed-dev  ## build the website into _docs/
+site: .venv/.installed-dev  ## build the website into _docs/; STUDENT=1 leaves out solutions
 	$(BIN)/python tools/build_site.py
 
 preview: .venv/.installed-dev  ## serve the website, build it again when a notebook changes, and reload the page

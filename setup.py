@@ -1,7 +1,11 @@
-"""Hands the metadata in settings.ini to setuptools; nothing about the package is written here."""
+"""Hands the metadata in settings.ini to setuptools; nothing about the package is written here. A wheel takes along the pages with
+exercises, from which `hwnn-exercises` makes notebooks for students; in a repository it reads them where they are."""
+import json
 from configparser import ConfigParser
 from pathlib import Path
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+from zipfile import ZIP_DEFLATED, ZipFile
 
 here = Path(__file__).parent
 parser = ConfigParser(delimiters=["="])
@@ -9,7 +13,21 @@ parser.read(here/"settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 minor = int(cfg["min_python"].split(".")[1])
 
+
+class BuildWithPages(build_py):
+    def run(self):
+        super().run()
+        if self.editable_mode: return
+        with ZipFile(Path(self.build_lib)/"hwnn"/"data"/"pages.zip", "w", ZIP_DEFLATED) as z:
+            for path in sorted((here/"nbs").glob("*/*.ipynb")):
+                if '"#| exercise ' not in (text := path.read_text(encoding="utf-8")): continue
+                nb = json.loads(text)
+                for cell in nb["cells"]: cell.pop("outputs", None)
+                z.writestr(path.relative_to(here/"nbs").as_posix(), json.dumps(nb, separators=(",", ":")))
+
+
 setup(
+    cmdclass={"build_py": BuildWithPages},
     version=cfg["version"],
     description=cfg["description"],
     long_description=(here/"README.md").read_text(encoding="utf-8"),

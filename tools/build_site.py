@@ -1,6 +1,7 @@
 """Build the website into _docs/ from nbs/, hwnn/ and _quarto.yml: with Quarto where it is installed, else in pure Python with smalldocs.
 
-`--preview` serves it at http://127.0.0.1:4200, builds it again when a notebook changes, and reloads the page."""
+`--preview` serves it at http://127.0.0.1:4200, builds it again when a notebook changes, and reloads the page. With STUDENT=1 in the environment
+the functions that are exercises have no body, and what is folded as a solution is left out, of the pages and of the notebooks to download."""
 import base64, functools, hashlib, html, http.server, io, json, os, posixpath, re, shutil, subprocess, sys, textwrap, threading, time
 from configparser import ConfigParser
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root))  # the pages describe the library beside them, wherever another copy is installed
 from api_pages import api_pages, escaped
+from hwnn.homework import without_solutions
 from optional import OPTIONAL, directives, lacking
 
 stage, out, nbs = root/"_site_src", root/"_docs", root/"nbs"
@@ -35,7 +37,12 @@ def pages(preview=False):
     subprocess.run([sys.executable, root/"tools/process_pages.py", *(["--changed"] if preview else [])], check=True)
     proc = root/"_proc"
     found = sorted(p.relative_to(nbs) for p in nbs.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-    return {NUMBER.sub("", p.as_posix()).removesuffix(".ipynb"): (p.as_posix(), json.loads((proc/p).read_text(encoding="utf-8"))) for p in found}
+    return {NUMBER.sub("", p.as_posix()).removesuffix(".ipynb"): (p.as_posix(), for_readers(json.loads((proc/p).read_text(encoding="utf-8")))) for p in found}
+
+
+def for_readers(nb):
+    "The notebook itself, or without its solutions if the site is one for students."
+    return without_solutions(nb) if os.environ.get("STUDENT") else nb
 
 
 def texts(cell):
@@ -226,7 +233,7 @@ def menu_once(menu, page, folder):
 
 def without_outputs(path):
     "The notebook to download: its page shows the outputs, and running it makes them."
-    nb = json.loads(path.read_text(encoding="utf-8"))
+    nb = for_readers(json.loads(path.read_text(encoding="utf-8")))
     for cell in nb["cells"]:
         if "outputs" in cell: cell["outputs"] = []
         del cell["id"]   # the format before it had any is read everywhere
