@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARK', 'LEAVES', 'LEVELS', 'NBGRADER', 'LEFT_OUT', 'SOLUTION', 'FOLDED', 'RECAP', 'SUMMARY', 'FORMULA', 'YOURS',
-           'LINK', 'HOW', 'WHAT', 'START', 'TEST', 'marked', 'pages', 'blank', 'student', 'all_names',
+           'LINK', 'HOW', 'WHAT', 'PLAIN', 'START', 'TEST', 'marked', 'pages', 'blank', 'student', 'all_names',
            'without_solutions', 'write_homework', 'parser', 'main']
 
 # %% ../nbs/homework/homework.ipynb #eb7a144b
@@ -18,6 +18,8 @@ from pathlib import Path, PurePosixPath
 from zipfile import ZipFile
 
 from .checks import check_choice
+from .exercises.base import EXERCISES
+from .exercises.diagnosis import _spelled
 from .train import Parser, number
 
 # %% ../nbs/homework/homework.ipynb #e8fb6cc5
@@ -61,7 +63,8 @@ def _given(node):
 
 def _is_check(value):
     name = getattr(getattr(value, "func", None), "id", "")
-    return name.lstrip("_").startswith("check_")
+    # output_shape as a statement of its own only refuses what does not fit
+    return name.lstrip("_").startswith("check_") or name == "output_shape"
 
 def _functions(source, names):
     return [node for node in ast.parse(source).body
@@ -126,6 +129,12 @@ def _without_value(s, source):
     return text[:text.index(value)].rstrip().rstrip("(").rstrip() + " ..."
 
 # %% ../nbs/homework/homework.ipynb #08fd41d4
+def _form(name):
+    "What a function returns, for a comment."
+    own = EXERCISES.get(name)
+    if own is None or own.compared: return ""
+    return f": return {_spelled(own.outputs)}"
+
 LEVELS = "fill", "function", "derive"
 NBGRADER = "### BEGIN SOLUTION", "### END SOLUTION"
 
@@ -146,7 +155,7 @@ def blank(
             new = before + _without_value(s, source) + "   # one line"
             indent -= len(before)
         else: (start, end), indent = _body(node, lines), 4
-        if level != "fill": new = "...   # yours to write"
+        if level != "fill": new = f"...   # yours to write{_form(node.name)}"
         kept = lines[start:end]
         new = [around[0], *kept, around[1]] if around else [new]
         pad = [l if l in kept else " "*indent + l for l in new]
@@ -210,18 +219,36 @@ def _links(text, page, among):
     folder = PurePosixPath(page).parent.as_posix()
     def kept(match):
         target = re.sub(r"[^/]+/\.\./", "", f"{folder}/{match[2]}")
-        return match[0] if target.removesuffix(".ipynb") in among else match[1]
+        kept = target.removesuffix(".ipynb") in among
+        return match[0] if kept else f"*{match[1]}*"
     return LINK.sub(kept, text)
 
+# %% ../nbs/homework/homework.ipynb #h0mewrk1
+def _without_announcements(cells, left_out):
+    "The cells that stay; a paragraph that announces one that goes, goes too."
+    kept = []
+    for cell in cells:
+        if not left_out(cell): kept.append(cell)
+        elif kept and cell["cell_type"] == "code":
+            *above, last = _source(kept[-1]).split("\n\n")
+            if kept[-1]["cell_type"] == "code" or not last.endswith(":"):
+                continue
+            kept[-1] = {**kept[-1], "source": "\n\n".join(above)}
+            if not above: kept.pop()
+    return kept
+
 # %% ../nbs/homework/homework.ipynb #979bcc36
-HOW = """**This page is homework.** {count} functions have dots in place of \
-{what}: {names}. Write them, and run the page from top to bottom: its cells \
-test your functions as they tested ours. `check(f)` below a function says what \
-is wrong with it, `hint(f)` gives a hint, three times a better one. What the \
-page asserts further down fails until you have written what it needs. `hwnn-\
-check` on this file says which exercises are done."""
-WHAT = dict(fill="one line", function="their body", derive="their body, and "
-            "the formulas of the gradients are left out of the text")
+HOW = """**This page is homework.** Dots stand in place of {what}: {names}. \
+Write them, and run the page from top to bottom: its cells test your \
+functions as they tested ours. `check(f)` below a function says what is wrong \
+with it, `hint(f)` gives a hint, three times a better one. What the page \
+asserts further down fails until you have written what it needs. `hwnn-check` \
+on this file says which of these functions are done; exercises at the page's \
+end are extra, and their tests fail until you do them. Words *in italics* may \
+name pages of the site that are not in this folder."""
+WHAT = dict(fill="one line of each function", function="the functions' bodies",
+            derive="the functions' bodies, and of the formulas of gradients")
+PLAIN = "use_fast(False)   # so that your functions run, not the engine's"
 START = """from hwnn.engine.table import use_fast
 from hwnn.exercises import check, hint"""
 
@@ -232,7 +259,7 @@ def _text(source, id, kind="markdown", **metadata):
 
 # %% ../nbs/homework/homework.ipynb #b0687f02
 TEST = """from hwnn.exercises import diagnose
-report = diagnose("{0}", {0})
+report = diagnose("{0}", {0}{1})
 assert report.status == "passed", report.message"""
 
 def _for_nbgrader(id, graded):
@@ -242,13 +269,15 @@ def _for_nbgrader(id, graded):
         schema_version=3, grade_id=id, solution=not graded, locked=graded,
         task=False, cell_type="code", **kind))
 
-def _tests(names, nbgrader):
-    "The cells below an exercise."
+def _tests(names, seed, nbgrader):
+    "The cells below an exercise, with inputs of the same variant."
+    seeded = f", seed={seed}" if seed is not None else ""
     for name in names:
         id = f"check-{name.strip('_').replace('_', '-')}"
-        if nbgrader: yield _text(TEST.format(name), id, "code",
+        if nbgrader: yield _text(TEST.format(name, seeded), id, "code",
                                  **_for_nbgrader(id, True))
-        else: yield _text(f"check({name})   # a hint: hint({name})", id, "code")
+        else: yield _text(f"check({name}{seeded})   # a hint: hint({name})",
+                          id, "code")
 
 # %% ../nbs/homework/homework.ipynb #94aa38a1
 def _code(cell, names, level, seed, nbgrader):
@@ -274,7 +303,8 @@ def student(
 ) -> dict:
     "The notebook that a student is given, without outputs."
     check_choice("student", "level", level, list(LEVELS))
-    kept = [c for c in nb["cells"] if not _is_left_out(c, level, seed)]
+    kept = _without_announcements(
+        nb["cells"], lambda cell: _is_left_out(cell, level, seed))
     if level == "derive": kept = _without_recap(kept)
     asked, cells = marked(nb), []
     for cell in kept:
@@ -282,17 +312,17 @@ def student(
         if cell["cell_type"] == "code":
             names = " ".join(MARK.findall(source)).split()
             cells.append(_code(cell, names, level, seed, nbgrader))
-            cells += _tests(names, nbgrader)
+            cells += _tests(names, seed, nbgrader)
             continue
         source = _links(source, page, among).replace(
             ", leave the solution folded and unrun,", "")
         if level == "derive": source = _without_formulas(source)
         cells.append(_text(source, cell["id"]))
-    how = HOW.format(count=len(asked), what=WHAT[level],
+    how = HOW.format(what=WHAT[level],
                      names=", ".join(f"`{name}`" for name in asked))
     cells[1:1] = [_text(how, "homework-how"),
                   _text(START, "homework-start", "code"),
-                  _text("use_fast(False)", "homework-plain", "code")]
+                  _text(PLAIN, "homework-plain", "code")]
     about = dict(page=page, level=level, seed=seed)
     kernel = dict(display_name="Python 3", language="python", name="python3")
     return dict(cells=cells, nbformat=4, nbformat_minor=5,

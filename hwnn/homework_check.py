@@ -24,6 +24,8 @@ from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 
+from .exercises.base import EXERCISES
+from .exercises.diagnosis import has_dots
 from .homework import _given, _page, _source, marked, pages
 from .train import Parser, number
 
@@ -93,18 +95,14 @@ def _written(node):
     "The statements that are not given."
     return node.body[_given(node):]
 
-def _is_copy(node, own):
+def _is_copy(node, own, hints=()):
     "Whether a body is that of the page, and long enough to tell."
     if node is None: return False   # made in another way
     body = _written(own)
-    size = sum(isinstance(n, ast.stmt) for s in body for n in ast.walk(s))
-    return size >= 5 and [*map(ast.dump, _written(node))] == [
+    free = [s for top in body for s in ast.walk(top) if isinstance(s, ast.stmt)
+            and not any(ast.unparse(s) in hint for hint in hints)]
+    return len(free) >= 5 and [*map(ast.dump, _written(node))] == [
         *map(ast.dump, body)]
-
-def _has_dots(node):
-    "Whether a statement of a function is still to be written."
-    return any(isinstance(getattr(s, "value", None), ast.Constant)
-               and s.value.value is ... for s in ast.walk(node))
 
 # %% ../nbs/homework/homework_check.ipynb #e03d1058
 HELPERS = "hwnn.activations", "hwnn.engine.table", "hwnn.layers.windows"
@@ -172,11 +170,11 @@ def _child():
     for name, may_call in job["names"]:
         say(begin=name)
         say(exercise=name, **_judged(name, space, judge, table, may_call,
-                                     changed, job["seconds"]))
+                                     changed, job["seconds"], job["seed"]))
     say(end=True)
     os._exit(0)   # whatever threads there are
 
-def _passes(*what): return SimpleNamespace(status="passed", message="")
+def _passes(*what, **more): return SimpleNamespace(status="passed", message="")
 
 def _channel():
     "Standard output for reports; whatever else is printed is lost."
@@ -209,7 +207,7 @@ def _said(e):
     return f"{type(e).__name__}{at}{': '*bool(text)}{text}"
 
 # %% ../nbs/homework/homework_check.ipynb #d0ae0ee8
-def _judged(name, space, judge, table, may_call, changed, seconds):
+def _judged(name, space, judge, table, may_call, changed, seconds, seed):
     "Status, message and mistake of an exercise, as a dict."
     def verdict(status, message, mistake=None):
         return dict(status=status, message=message, mistake=mistake)
@@ -218,7 +216,7 @@ def _judged(name, space, judge, table, may_call, changed, seconds):
     if changed:
         return verdict("failed", f"a cell changes {changed}; the library has "
                        "to stay as it is")
-    try: report = judge(name, space[name], min(seconds, 5))
+    try: report = judge(name, space[name], min(seconds, 5), seed)
     except BaseException as e: return verdict("failed", _said(e))
     found = report.status == "passed" and _borrowed(space[name], table[name],
                                                     may_call)
@@ -281,13 +279,13 @@ class _Process:
         self.process.wait()
 
 # %% ../nbs/homework/homework_check.ipynb #75d9284a
-def _run(nb, folder, names, seconds):
+def _run(nb, folder, names, seconds, seed):
     """Run a notebook and judge these exercises: reports by exercise, and what
     cells raised, by index."""
     cells, errors, reports = dict(_cells(nb)), {}, {}
     while left := [(n, may) for n, may in names if n not in reports]:
         worker = _Process(dict(cells=list(cells.items()), names=left,
-                               seconds=seconds), folder)
+                               seconds=seconds, seed=seed), folder)
         at = "the start"
         try:
             while report := worker.next(_patience(at, seconds)):
@@ -333,21 +331,22 @@ def check_notebook(
     start, path = time.perf_counter(), Path(path)
     try: nb = json.loads(path.read_text(encoding="utf-8"))
     except ValueError: nb = None
-    page, level = _about(nb, path)
+    page, level, seed = _about(nb, path)
     solution = pages()[page]
     theirs = [source for _, source in _cells(nb)]
     ours = [source for _, source in _cells(solution)]
     names, blanks = marked(solution), {}
     written = {name: _definition(name, theirs) for name in names}
     for name, node in written.items():
-        if node and _has_dots(node): blanks[name] = dict(
+        if node and has_dots(node): blanks[name] = dict(
             status="untouched", message="not written yet", mistake=None)
     may_call = _may_call(page, ours, names)
     begun = [(n, may_call) for n in names if n not in blanks]
-    reports, errors = _run(nb, path.parent, begun, seconds)
+    reports, errors = _run(nb, path.parent, begun, seconds, seed)
     for name, report in reports.items():
         right = report["status"] == "passed" and level != "fill"
-        if right and _is_copy(written[name], _definition(name, ours)):
+        if right and _is_copy(written[name], _definition(name, ours),
+                              EXERCISES[name].hints):
             report.update(status="copied", message=COPIED)
     for name, report in reports.items():
         if report["message"].startswith(ABSENT): report["message"] += next(
@@ -362,12 +361,12 @@ ABSENT = "the notebook has no function"
 COPIED = "word for word the page's; write it in your own way"
 
 def _about(nb, path):
-    "Page and level of a notebook, by what it says or by its name."
+    "Page, level and seed of a notebook, by what it says or by its name."
     if not isinstance(nb, dict) or not isinstance(nb.get("cells"), list):
         raise ValueError(f"expected a notebook, got {path}")
     said = nb.get("metadata", {}).get("hwnn", {})
     return (_page(said.get("page", path.stem), pages()),
-            said.get("level", "function"))
+            said.get("level", "function"), said.get("seed") or 0)
 
 # %% ../nbs/homework/homework_check.ipynb #df1d4517
 SIGNS = dict(passed="+", failed="-", untouched=".", copied="=")

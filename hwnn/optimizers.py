@@ -91,8 +91,8 @@ def momentum_step(
     lr: float,        # learning rate
     momentum: float,  # share of the velocity that is kept
 ) -> np.ndarray:
-    """The new velocity `momentum*v + lr*g`, in `v` and
-    in a new array, which is the step. Polyak 1964."""
+    """The new velocity, in `v` and in a new
+    array, which is the step. Polyak 1964."""
     step = lr*g
     v *= momentum
     v += step

@@ -208,7 +208,7 @@ def test_figures_say_on_the_site_what_they_say_in_the_notebook(site):
     seen = 0
     for path in notebooks:
         cells = json.loads((root/"nbs"/path).read_text(encoding="utf-8"))["cells"]
-        figures = ["".join(svg) for cell in cells for o in cell.get("outputs", []) if (svg := o.get("data", {}).get("image/svg+xml"))]
+        figures = ["".join(svg) for cell in cells if "#| hide" not in "".join(cell["source"]) for o in cell.get("outputs", []) if (svg := o.get("data", {}).get("image/svg+xml"))]
         page = (site[0]/address_of(path)).read_text(encoding="utf-8")
         shown = [words(svg) for svg in re.findall(r"(?s)<svg.*?</svg>", page)]
         for svg in figures:

@@ -1,5 +1,6 @@
 """The API reference: a page for each module, from signatures, docments and docstrings; build_site.py puts them among the pages."""
 import inspect, re, textwrap
+from dataclasses import is_dataclass
 from importlib import import_module
 
 from fastcore.docments import docments
@@ -28,7 +29,7 @@ def table(thing):
     "What is said of each parameter, with the types that the signature names. Columns that would be empty are left out."
     sig, said = inspect.signature(thing), docments(thing)
     rows = [(f"`{name}`", type_name(p.annotation), said.get(name) or "") for name, p in sig.parameters.items() if name != "self"]
-    if sig.return_annotation is not sig.empty or said.get("return"): rows.append(("returns", type_name(sig.return_annotation), said.get("return") or ""))
+    if sig.return_annotation not in (sig.empty, None) or said.get("return"): rows.append(("returns", type_name(sig.return_annotation), said.get("return") or ""))
     keep = [i for i in range(3) if any(row[i] for row in rows)]
     rows = [[" ".join(cell.split()) for cell in row] for row in rows]   # a comment may take several lines
     line = lambda cells: "| " + " | ".join(cells[i] for i in keep) + " |"
@@ -39,7 +40,7 @@ def entry(thing, name, level, links):
     "A function, method or class: heading, signature, docstring, table, links."
     bare = inspect.isclass(thing) and thing.__init__ is object.__init__
     parts = [f"{'#'*level} {escaped(name)} {{#{name}}}", f"```python\n{call(name.split('.')[-1] if '.' in name else name, inspect.signature(thing))}\n```",
-             escaped(inspect.getdoc(thing) or ""), "" if bare else table(thing.__init__ if inspect.isclass(thing) else thing), links]
+             escaped(inspect.getdoc(thing) or ""), "" if bare else table(thing if is_dataclass(thing) or not inspect.isclass(thing) else thing.__init__), links]
     return [p for p in parts if p]
 
 

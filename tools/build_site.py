@@ -81,7 +81,10 @@ def write_stage(preview=False):
         for cell in nb["cells"]:
             for part, key in texts(cell): part[key] = restaged("".join(part[key]), cell["cell_type"] == "code")
             for output in cell.get("outputs", []):
-                if svg := "".join(output.get("data", {}).get("image/svg+xml", "")): output["data"]["image/svg+xml"] = smaller(svg)
+                data = output.get("data", {})
+                if svg := "".join(data.get("image/svg+xml", "")): data["image/svg+xml"] = smaller(svg)
+                # A link to a notebook that an output made itself: neither renderer looks into HTML.
+                if shows := "".join(data.get("text/html", "")): data["text/html"] = re.sub(r'(href="[^":]*)\.ipynb(?=[#"])', r"\1.html", shows)
         front = nb["cells"][0]
         front["source"] = re.sub(r"(?m)^output-file: .*\n", "", front["source"])
         nb["cells"].append({"cell_type": "markdown", "metadata": {}, "source": f"```{{=html}}\n{open_page(at, source)}\n```"})

@@ -29,6 +29,11 @@ class Exercise:
     single: bool = False  # whether float32 has to stay float32
     compared: Callable = None  # (arguments, result) -> what is compared
     changes: tuple = ()  # indices of the arguments that it is to change
+    skips: bool = False  # whether its page calls it with skip_dX=True as well
+    context: tuple = ()  # names of what its argument ctx holds
+    # (arguments, result) -> a sentence about what is right and not all that
+    # the page asks for, or None
+    remark: Callable = None
     wrong: dict = field(default_factory=dict)       # sentence -> function
     paragraphs: dict = field(default_factory=dict)  # sentence -> anchor
 

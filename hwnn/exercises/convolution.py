@@ -76,7 +76,10 @@ exercise("windows", "layers/windows", "all-windows-at-once", windows,
          _window_cases, "windows",
          ("A view needs a shape of six axes and six strides in bytes.",
           "A step along u moves by a row, a step along i by s_h rows.",
-          "The strides are (b_n, s_h*b_r, s_w*b_q, b_r, b_q, b_c)."))
+          "The strides are (b_n, s_h*b_r, s_w*b_q, b_r, b_q, b_c)."),
+         remark=lambda given, found: None if (
+             np.shares_memory(given[0], found) and not found.flags.writeable)
+         else "The page asks for a view of X that cannot be written to.")
 
 def _spaced(X, kernel_shape, stride):
     "Windows as many as with this stride, but each next to the one before."
@@ -164,7 +167,7 @@ def _any_form(rng):
     X, W, b, _, _ = _conv_cases(rng)[1]
     return [*_conv_cases(rng), (X, W, b, 1, "same")]
 
-exercise("conv2d", "layers/convolution_layer", "forward-checked",
+exercise("conv2d", "layers/convolution_layer", "the-functions",
          lambda *given: (correlate(*_settled(*given)), ()), _any_form,
          ("Z", None),
          ("It is a convolution forward: any of those that you have written "
@@ -172,7 +175,16 @@ exercise("conv2d", "layers/convolution_layer", "forward-checked",
           'stride_pair("conv2d", stride) and pad_pairs("conv2d", pad, '
           "W.shape[:2], stride, X.shape[1:3]) bring the arguments into one "
           "form.",
-          "Return Z and the context (X, W, stride, pad)."), single=True)
+          "Return Z and the context (X, W, stride, pad)."), single=True,
+         remark=lambda given, found: None if _is_context(given, found[1]) else
+         "`conv2d_backward` expects the context (X, W, stride, pad), X and W "
+         "themselves, stride and pad as pairs.")
+
+def _is_context(given, ctx):
+    "Whether a context is that of the page."
+    X, W, _, stride, pad = given
+    return isinstance(ctx, tuple) and len(ctx) == 4 and (
+        ctx[0] is X and ctx[1] is W) and ctx[2:] == _settled(*given)[3:]
 
 @mistake("conv2d", "Z is float64 whatever X is: np.zeros needs a dtype.",
          "columns")
@@ -421,7 +433,7 @@ exercise("conv2d_backward", "layers/convolution_layer", "backward-checked",
           "or from the flipped kernel.",
           "db = dZ.sum(axis=(0, 1, 2))[None], dW from the windows of the "
           "padded image and dZ, dX one tap at a time, cropped at the end."),
-         single=True)
+         single=True, skips=True, context=("X", "W", "stride", "pad"))
 
 @mistake("conv2d_backward", "The gradients are float64 whatever X is: np.zeros "
          "needs a dtype.", "the-slices")
@@ -468,7 +480,8 @@ def _mistake_dW(sentence, anchor="the-weights"):
     return put
 
 # %% ../../nbs/homework/exercises_convolution.ipynb #b22e6030
-@_mistake_dX("In dX the kernel is not flipped.", "flip")
+@_mistake_dX("In dX each weight is in the opposite tap's place: gathering "
+             "flips the kernel, scattering tap by tap does not.", "flip")
 def _(dZ, W, shape, stride, pad):
     return input_gradient(dZ, W[::-1, ::-1], shape, stride, pad)
 

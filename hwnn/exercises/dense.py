@@ -62,9 +62,12 @@ _FORWARD_HINTS = (
 exercise("affine_map", "layers/fully_connected", "forward",
          lambda X, W, b: X @ W + b, _dense_cases, "Z", _FORWARD_HINTS,
          single=True)
-exercise("affine", "layers/fully_connected", "forward",
+exercise("affine", "layers/fully_connected", "the-functions",
          lambda X, W, b: (X @ W + b, (X, W)), _dense_cases, ("Z", None),
-         _FORWARD_HINTS, single=True)
+         _FORWARD_HINTS, single=True, remark=lambda given, found: None if (
+             isinstance(found[1], tuple) and len(found[1]) == 2
+             and found[1][0] is given[0] and found[1][1] is given[1])
+         else "`affine_backward` expects the context (X, W).")
 
 def _mistake_affine(sentence):
     def put(fn):
@@ -112,7 +115,8 @@ exercise("affine_backward", "layers/fully_connected",
           "X[n, i] reaches Z[n, j] for every j with the factor W[i, j]; "
           "W[i, j] reaches Z[n, j] for every n with the factor X[n, i].",
           "dX = dZ @ W.T, dW = X.T @ dZ, and db is the sum of dZ over the "
-          "examples, with the batch axis kept."), single=True)
+          "examples, with the batch axis kept."), single=True, skips=True,
+         context=("X", "W"))
 
 # %% ../../nbs/homework/exercises_dense.ipynb #98bd773c
 @mistake("affine_backward", "dX is dZ @ W: the transpose is forgotten.",

@@ -183,7 +183,7 @@ exercise("batchnorm_train_backward", "layers/batchnorm", "one-line",
          ("All axes but the last are the batch: make rows of them first.",
           "It is the one line, with B the number of rows.",
           "dY.reshape(-1, features) and ctx.X_hat likewise; dX gets the shape "
-          "of dY again."), single=True)
+          "of dY again."), single=True, skips=True)
 
 def _mistake_norm_back(sentence, anchor):
     "A decorator for (dY, X_hat, s, gamma) -> three gradients."
@@ -355,7 +355,7 @@ def _running(q, alpha, R=None):
 exercise("running", "layers/batchnorm", "running-statistics", _running,
          lambda rng: [([2.0, 4.0, 8.0], 0.5), ([5.0, 1.0, 2.0], 0.9, 0.0),
                       (rng.normal(size=6).tolist(), 0.8),
-                      (rng.normal(size=4).tolist(), 0.3, 1.0)], "R",
+                      (rng.normal(size=(4, 3)), 0.3, 1.0)], "R",
          ("The average keeps a share of its old value, and takes the rest from "
           "the new batch.",
           "Without a start the first batch is taken whole.",

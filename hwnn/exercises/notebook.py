@@ -10,6 +10,7 @@ import inspect
 import re
 from collections import Counter
 from copy import deepcopy
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
@@ -28,20 +29,25 @@ class Reports(list):
 
 def check(
     *functions,  # functions of exercises, under the exercises' names
+    seed: int = 0,  # of the inputs, for those who have a variant of their own
 ):
     """A report on each function, as a table; on one function the report
     itself. Raises ValueError for a name that no exercise has."""
     own = [find_exercise(fn) for fn in functions]
-    reports = Reports(diagnose(e.name, fn) for e, fn in zip(own, functions))
+    reports = Reports(diagnose(e.name, fn, seed=seed)
+                      for e, fn in zip(own, functions))
     return reports[0] if len(reports) == 1 else reports
 
 # %% ../../nbs/homework/exercises_check.ipynb #62ed1870
 _shown = Counter()
 
-class Hint(str):
-    "A text that a notebook shows without quotes."
-    def __repr__(self): return str(self)
-    def _repr_html_(self): return f"<p>{escape(self)}</p>"
+@dataclass(repr=False)
+class Hint:
+    "A hint, shown as text."
+    text: str  # a sentence or two
+
+    def __repr__(self): return self.text
+    def _repr_html_(self): return f"<p>{escape(self.text)}</p>"
 
 def hint(
     what,  # a function of an exercise, or its name
@@ -52,8 +58,8 @@ def hint(
     k = _shown[own.name]
     _shown[own.name] += 1
     if k >= len(own.hints):
-        return Hint(f"There are no more hints: the page {own.page} has the "
-                    "solution.")
+        return Hint("There are no more hints: the published page "
+                    f"{own.page} has the solution.")
     return Hint(f"Hint {k + 1} of {len(own.hints)}: {own.hints[k]}")
 
 # %% ../../nbs/homework/exercises_check.ipynb #c571c7f9
@@ -232,16 +238,13 @@ def _in_pairs(names, mine, theirs):
     return list(zip(names, mine, theirs))
 
 # %% ../../nbs/homework/exercises_check.ipynb #d630ee8a
+@dataclass(repr=False)
 class Comparison:
     "What `compare` found: true if both agree on all cases."
-    def __init__(
-        self,
-        message: str,       # what it shows
-        # the smallest that differs; None if none does, {} if it is not known
-        case: dict = None,
-        tried: int = 0,     # how many cases fitted
-    ):
-        self.message, self.case, self.tried = message, case, tried
+    message: str  # what it shows
+    # the smallest that differs; None if none does, {} if it is not known
+    case: dict = None
+    tried: int = 0  # how many cases fitted
 
     def __bool__(self): return self.case is None
     def __repr__(self): return self.message

@@ -122,12 +122,12 @@ def parameter_gradients(
 def projected_gradient(
     dY: np.ndarray,      # (rows, features), gradient of the loss at the output
     X_hat: np.ndarray,   # (rows, features), normalised input
-    dgamma: np.ndarray,  # (1, features), mean over the rows of dY*X_hat
-    dbeta: np.ndarray,   # (1, features), mean over the rows of dY
+    along: np.ndarray,   # (1, features), mean over the rows of dY*X_hat
+    mean: np.ndarray,    # (1, features), mean over the rows of dY
     scale: np.ndarray,   # (1, features), gamma over the standard deviation
 ) -> np.ndarray:
     "The gradient at the input, (rows, features)."
-    return (dY - X_hat*dgamma - dbeta)*scale
+    return (dY - X_hat*along - mean)*scale
 
 # %% ../../nbs/layers/batchnorm.ipynb #6f541a6a
 def batchnorm_train_backward(

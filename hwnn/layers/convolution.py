@@ -123,7 +123,7 @@ def conv2d(
     pad,
 ):
     """The cross-correlation of `X` with `W`, plus `b`: Z (batch, out_rows,
-    out_cols, out_channels), and the context for `conv2d_backward`.
+    out_cols, out_channels), and the context (X, W, stride, pad).
     Raises TypeError and ValueError unless all fit."""
     check_array("conv2d", "X", X, "batch", "rows", "cols", "in_channels")
     _check_kernel(X, W, b)

@@ -22,21 +22,21 @@ def affine_map(
     W: np.ndarray,  # (n_in, n_out)
     b: np.ndarray,  # (1, n_out)
 ) -> np.ndarray:
-    "`X @ W + b`, (batch, n_out); shapes are not checked."
+    "The affine map, (batch, n_out); shapes are not checked."
     return X @ W + b
 
 def transposed_map(
     dZ: np.ndarray,  # (batch, n_out), gradient of the loss at Z
     W: np.ndarray,   # (n_in, n_out)
 ) -> np.ndarray:
-    "`dZ @ W.T`, (batch, n_in), the gradient at X; shapes are not checked."
+    "The gradient at X, (batch, n_in); shapes are not checked."
     return dZ @ W.T
 
 def weight_gradient(
     X: np.ndarray,   # (batch, n_in)
     dZ: np.ndarray,  # (batch, n_out), gradient of the loss at Z
 ) -> np.ndarray:
-    "`X.T @ dZ`, (n_in, n_out), the gradient at W; shapes are not checked."
+    "The gradient at W, (n_in, n_out); shapes are not checked."
     return X.T @ dZ
 
 def _check_weights(X, W):
@@ -54,7 +54,7 @@ def affine(
     W: np.ndarray,  # (n_in, n_out)
     b: np.ndarray,  # (1, n_out)
 ):
-    """The affine map `X @ W + b`, (batch, n_out), and the context for
+    """The affine map, (batch, n_out), and the context (X, W) for
     `affine_backward`. Raises TypeError and ValueError unless all fit."""
     check_array("affine", "X", X, "batch", "n_in")
     _check_weights(X, W)
