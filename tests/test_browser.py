@@ -236,6 +236,28 @@ def test_search_finds_upsample(visit):
     tab.wait_for_function("(() => { const y = document.getElementById('upsample').getBoundingClientRect().y; return y >= 0 && y < innerHeight/2 })()", timeout=10_000)
 
 
+def test_a_folder_of_files_is_enough(site, browser):
+    "Opened from a disk, a page has its menus, finds, and copies its code."
+    tab = browser.new_page(viewport=DESKTOP)
+    wrong = []
+    tab.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+    tab.on("pageerror", lambda e: wrong.append(str(e)))
+    tab.goto((site[0]/"layers/pooling.html").as_uri(), wait_until="load")
+    assert tab.locator("#quarto-sidebar a.active").inner_text() == tab.locator("h1").inner_text()
+    assert tab.locator(".navbar .nav-link", has_text="Look up").evaluate("a => a.href") == (site[0]/"api.html").as_uri()
+    block = tab.locator("main div.sourceCode").first
+    block.hover()
+    block.locator("button").click()
+    tab.locator(".code-copy-button-checked").wait_for(timeout=10_000)
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type("upsample")
+    tab.locator("a[href*='convolution.html#upsample']").first.wait_for(timeout=10_000)
+    tab.keyboard.press("Enter")
+    tab.wait_for_url("file://*/**/*.html#*")
+    assert not wrong
+    tab.close()
+
+
 def test_menu_and_sidebar_open_on_a_phone(visit):
     tab, _ = visit("layers/convolution.html", PHONE)
     tab.locator(".navbar-toggler").click()

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import pytest
 import yaml
 from optional import is_optional
+from small_site import joined, without_unused
 
 root = Path(__file__).resolve().parent.parent
 notebooks = sorted(p.relative_to(root/"nbs").as_posix() for p in (root/"nbs").rglob("*.ipynb") if not any(part.startswith(".") for part in p.parts))
@@ -141,6 +142,36 @@ def test_signatures_keep_to_the_column(site, pages):
         for tag, code in re.findall(r"(?s)(<pre[^>]*sourceCode python[^>]*>)(.*?)</pre>", (site[0]/name).read_text(encoding="utf-8")):
             if "cell-code" not in tag: found |= {(name, line) for line in unescape(re.sub(r"<[^>]*>", "", code)).splitlines() if len(line) > 80}
     assert not found
+
+
+def test_code_is_marked_in_few_bytes_and_reads_the_same():
+    kind = lambda name, text: f'<span class="{name}">{text}</span>'
+    code = kind("cf", "if") + " " + kind("bu", "len") + "(X) " + kind("op", "&gt;") + " " + kind("dv", "1") + " " + kind("kw", "and") + " " + kind("kw", "not") + " a &amp;gt; b"
+    assert joined(code) == "<c- kw>if</c-> len(X) > <c- dv>1</c-> <c- kw>and not</c-> a &amp;gt; b"
+
+
+def test_style_sheets_keep_what_may_be_asked_for():
+    css = """@charset "UTF-8";/*! MIT, example.com */:root{--a:1}/* gone */.a,.b .a{x:1}.b{x:2}a:not(.b){x:3}[class*=".b"]{x:4}.a\\:b,.b\\:a{x:5}
+    @media (width > 1px){.b{x:6}}@media print{.b,p>.a:is(.b,q){x:7}}@keyframes k{from{x:8}12.5%{x:9}}@font-face{src:url(a.b)}.c:not(.a:is(.b)){y:0}"""
+    assert "".join(without_unused(css, {"a", "a:b"}).split()) == "".join("""@charset "UTF-8";/*! MIT, example.com */:root{--a:1}.a{x:1}a:not(.b){x:3}[class*=".b"]{x:4}.a\\:b{x:5}
+    @media print{p>.a:is(.b,q){x:7}}@keyframes k{from{x:8}12.5%{x:9}}@font-face{src:url(a.b)}.c:not(.a:is(.b)){y:0}""".split())
+
+
+def test_every_icon_is_drawn(site):
+    "Icons that pages and scripts name have a rule, and rules that show an icon have its glyph."
+    from fontTools.ttLib import TTFont
+    names = {name for kind in ("html", "js") for path in site[0].rglob(f"*.{kind}") for name in re.findall(r"\bbi (bi-[\w-]+)", path.read_text(encoding="utf-8"))}
+    css = "".join(path.read_text(encoding="utf-8") for path in site[0].rglob("*.css"))
+    assert names and not [name for name in names if f".{name}::before" not in css]
+    [font] = (site[0]/"site_libs/bootstrap-icons").rglob("*.woff*")
+    codes = {int(code, 16) for code in re.findall(r'content: ?"\\(f[0-9a-f]{3})"', css)}
+    assert len(codes) > len(names) and codes <= set(TTFont(font).getBestCmap())
+
+
+def test_search_leads_somewhere(site, pages):
+    index = json.loads((site[0]/"search.js").read_text(encoding="utf-8").removeprefix("var SECTIONS = "))
+    assert {page for page, _, _ in index} == set(pages)
+    assert not {(page, anchor) for page, _, sections in index for anchor, _, _ in sections if anchor and unquote(anchor) not in pages[page].ids}
 
 
 def test_sizes(site):

@@ -2,18 +2,18 @@
 
 `--preview` serves it at http://127.0.0.1:4200, builds it again when a notebook changes, and reloads the page. With STUDENT=1 in the environment
 the functions that are exercises have no body, and what is folded as a solution is left out, of the pages and of the notebooks to download."""
-import base64, functools, hashlib, html, http.server, io, json, os, posixpath, re, shutil, subprocess, sys, textwrap, threading, time
+import functools, html, http.server, json, os, re, shutil, subprocess, sys, textwrap, threading, time
 from configparser import ConfigParser
 from pathlib import Path
 
 import yaml
-from PIL import Image
 
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root))  # the pages describe the library beside them, wherever another copy is installed
 from api_pages import api_pages, escaped
 from hwnn.homework import without_solutions
 from optional import OPTIONAL, directives, lacking
+from small_site import shrink, smaller, write
 
 stage, out, nbs = root/"_site_src", root/"_docs", root/"nbs"
 parser = ConfigParser(delimiters=["="])
@@ -22,11 +22,6 @@ settings = parser["DEFAULT"]
 address = settings["repository"].rstrip("/")
 github = address.removeprefix("https://github.com/") if address.startswith("https://github.com/") else ""
 NUMBER = re.compile(r"\b\d+[a-zA-Z0-9]*_(?=\w+\.ipynb)")  # in front of a notebook's name; nbdev's addresses drop it
-# A page in the sidebar, which every page repeats: a link needs no boxes around it.
-LEAF = re.compile(r'<div class="sidebar-item-container"><a ([^>]*)><span class="menu-text">([^<]*)</span></a></div></li>')
-ICON = re.compile(r"\bbi-[\w-]+")
-CDN = re.compile(r"https://cdn\.jsdelivr\.net/npm/katex@[^/\"']+/dist/")
-TEX = re.compile(r"\\(?:(?:mathrm|mathbf|mathcal|text|texttt|operatorname|bar|hat|tilde)\{([^{}]*)\}|([a-zA-Z]{2,})|[,;!])")
 NAME = re.compile(r"\[`([^`]+)`\]\(/([^)#:]*)\.html#([^)]*)\)")  # a backticked name, as nbdev links it
 SIGNATURE = re.compile(r"(?ms)^def [^\n]*\($.*?^\)[^\n]*$")  # as nbdev writes it: a parameter a line, with its comment
 SHOWN = re.compile(r"^(#+) ([\w.]+)$", re.M)  # the heading that nbdev puts above a signature
@@ -106,30 +101,6 @@ def narrowed(signature, width=80):
     return "\n".join(lines)
 
 
-def smaller(svg):
-    "A figure without what precedes its tag, metadata and comments, its lines to a hundredth of a point in SVG's short form: three quarters of its size."
-    svg = re.sub(r"(?s)<metadata>.*?</metadata>|<!--.*?-->|\n\s*(?=<)", "", svg[svg.index("<svg"):])
-    svg = re.sub(r'(?s)(?<= d=")[^"]*', lambda m: shorter_path(m[0]), svg)
-    svg = svg.replace("xlink:href", "href").replace("DejaVuSans-", "D")   # href alone is for browsers since 2018
-    return re.sub(r"<[^>]*>", lambda m: shorter_numbers(m[0]), svg)
-
-
-def shorter_numbers(tag):
-    "The numbers in a tag to a thousandth, without zeros at their end; what stands between tags is read, and stays."
-    return re.sub(r"(\.\d*?)0+(?=[ \")])", lambda m: m[1].rstrip("."), re.sub(r"(\.\d{3})\d+", r"\1", tag))
-
-
-def shorter_path(d):
-    "The commands of an SVG path without what goes without saying: after a place to move or draw a line to, the next place means another line."
-    d = re.sub(r"[ML][-\d. L]+", lambda m: m[0][0] + m[0][1:].replace("L ", ""), re.sub(r"\s+", " ", re.sub(r"(\.\d\d)\d+", r"\1", d)))
-    return re.sub(r" ?([A-Za-z]) ?", r"\1", d)
-
-
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-
-
 def config():
     "The settings of _quarto.yml, with the new names of the notebooks and what follows from the repository's address."
     cfg = yaml.safe_load(NUMBER.sub("", (root/"_quarto.yml").read_text(encoding="utf-8")))
@@ -169,69 +140,12 @@ def render(preview=False):
         site.build()
         warnings = {re.sub(r"^[\w/]+\.(ipynb|qmd): (?=broken)", "", w) for w in site.warnings if not w.endswith("is ignored")}
         for warning in sorted(warnings): print("site:", warning)  # what is ignored are settings that only Quarto reads
-        for page in site.out.rglob("*.html"):
-            up = "../"*(len(page.relative_to(site.out).parts) - 1)
-            text = CDN.sub(f"{up}site_assets/katex/", page.read_text(encoding="utf-8"))
-            text = text.replace('src="/site_assets/', f'src="{up}site_assets/')
-            text = re.sub(r'(?s)<nav id="TOC".*?</nav>', lambda m: plain(m[0]), text)
-            text = re.sub(r"data:image/png;base64,([A-Za-z0-9+/=]+)", lambda m: up + as_webp(m[1], site.out), text)
-            text = re.sub(r'(?s)(?<=<code class="sourceCode python">).*?(?=</code>)', lambda m: joined(m[0]), text)
-            text = re.sub(r'(?<=<div class="sourceCode") id="cb\d+"', "", text)   # nothing leads there
-            text = LEAF.sub(r"<a \1>\2</a></li>", text).replace('<li class="sidebar-item">', "<li>").replace('class="sidebar-item-text ', 'class="')
-            text = MENU.sub(lambda m: m[1] + menu_once(m[2], page.relative_to(site.out).as_posix(), site.out), text)
-            write(page, text.replace('<svg alt="', '<svg role="img" aria-label="'))  # an svg has no alt
-        found = json.loads((site.out/"search.json").read_text(encoding="utf-8"))
-        # Every reader of a page loads the index: the beginning of each section will do to find it.
-        write(site.out/"search.json", json.dumps([{k: plain(v[:60] if k == "text" else v) for k, v in entry.items() if k != "objectID"} for entry in found], ensure_ascii=False))
-        (site.out/"site_libs/bootstrap-icons/fonts/bootstrap-icons.woff").unlink()  # for browsers that do not know its woff2
-        used = {icon for path in site.out.rglob("*.html") for icon in ICON.findall(path.read_text(encoding="utf-8"))}
-        icons = site.out/"site_libs/bootstrap-icons/bootstrap-icons.min.css"
-        write(icons, re.sub(r"\.(bi-[\w-]+)::before\{[^}]*\}", lambda m: m[0] if m[1] in used else "", icons.read_text(encoding="utf-8")))   # of two thousand
+        shrink(site.out)
     shutil.rmtree(out, ignore_errors=True)
     shutil.move(stage/"_site", out)
     shutil.rmtree(stage)
     for path in nbs.rglob("*.ipynb"):
         if ".ipynb_checkpoints" not in path.parts: write(out/"notebooks"/path.relative_to(nbs), without_outputs(path))
-
-
-def plain(text):
-    "A formula where KaTeX does not reach it, in a table of contents or a search result: HTML has many of TeX's names."
-    return TEX.sub(lambda m: m[1] or m[2] and html.unescape(f"&{m[2]};").strip("&;") or " ", text)
-
-
-def joined(code):
-    "Highlighted code with operators in the colour of text, neighbours of one colour in one element, and quotes as they are: a tenth fewer bytes."
-    code = re.sub(r'<span class="op">([^<]*)</span>', r"\1", code)
-    code = code.replace("&quot;", '"').replace("&#x27;", "'")
-    neighbours = re.compile(r'(<span class="(\w\w)">[^<]*)</span><span class="\2">')
-    while neighbours.search(code): code = neighbours.sub(r"\1", code)
-    return re.sub(r'<span class="(\w\w)">', r"<span class=\1>", code)   # HTML asks for no quotes here
-
-
-def as_webp(png, folder):
-    "The address of a picture in a file of its own: the same pixels in fewer bytes, which a page need not load before they are shown."
-    file = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA").save(file, "webp", lossless=True, method=6)
-    at = f"site_assets/figures/{hashlib.sha256(png.encode()).hexdigest()[:16]}.webp"
-    (folder/at).parent.mkdir(exist_ok=True)
-    (folder/at).write_bytes(file.getvalue())
-    return at
-
-
-MENU = re.compile(r'(?s)(<nav id="quarto-sidebar"[^>]*>)(.*?)(?=</nav>)')
-# Puts the menu where the script stands, with addresses as this page sees them.
-MENU_SCRIPT = """{const s = document.currentScript, box = document.createElement("div"); box.innerHTML = MENU;
-for (const a of box.querySelectorAll("a[href]")) { if (a.getAttribute("href") === s.dataset.page) { a.classList.add("active"); a.setAttribute("aria-current", "page"); }
-a.setAttribute("href", s.dataset.up + a.getAttribute("href")); } s.replaceWith(...box.childNodes);}"""
-
-
-def menu_once(menu, page, folder):
-    "A script in the place of the menu, which is the same on every page but for addresses and the mark of the page itself, and was a tenth of the site."
-    same = re.sub(r'href="([^"#:]+)"', lambda m: f'href="{posixpath.normpath(posixpath.join(posixpath.dirname(page), m[1]))}"', re.sub(' active(?=")| aria-current="page"', "", menu))
-    name = f"site_libs/menu-{hashlib.sha256(same.encode()).hexdigest()[:8]}.js"
-    write(folder/name, MENU_SCRIPT.replace("MENU", json.dumps(same, ensure_ascii=False)))
-    up = "../"*page.count("/")
-    return f'<script src="{up}{name}" data-up="{up}" data-page="{page}"></script><noscript><a href="{up}reading_path.html">All pages</a></noscript>'
 
 
 def without_outputs(path):
