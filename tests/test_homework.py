@@ -227,7 +227,7 @@ def test_refused_notebooks(args, message, tmp_path, monkeypatch, capsys):
 
 
 def test_the_nbgrader_form(tmp_path):
-    "A cell with the solution and, below it, a locked one that tests it; with nbgrader its own validation and the students' version."
+    "A cell with the solution and, below it, a locked one that tests it."
     written, _ = write_homework(tmp_path, ["dropout"], nbgrader=True)
     assert written == [tmp_path/"source"/"hwnn"/"dropout.ipynb"]
     cells = json.loads(written[0].read_text())["cells"]
@@ -235,7 +235,11 @@ def test_the_nbgrader_form(tmp_path):
     assert [(g["solution"], g["grade"], g["locked"], g.get("points")) for g in graded] == [(True, False, False, None), (False, True, True, 1)]*3
     assert all(g["schema_version"] == 3 and not g["task"] and re.fullmatch(r"[a-zA-Z0-9_\-]+", g["grade_id"]) for g in graded)
     assert len({g["grade_id"] for g in graded}) == 6
-    pytest.importorskip("nbgrader")
+
+
+@pytest.mark.needs("nbgrader")
+def test_nbgrader_makes_the_students_version(tmp_path):
+    written, _ = write_homework(tmp_path, ["dropout"], nbgrader=True)
     for command in (["validate", written[0]], ["generate_assignment", "hwnn", "--CourseDirectory.course_id=x"]):
         run = subprocess.run([sys.executable, "-m", "nbgrader", *command], cwd=tmp_path, capture_output=True, text=True,
                              env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"})

@@ -12,6 +12,7 @@ OPTIONAL = {  # name -> what it is called, whether it is here, and the command t
     "torch": ("PyTorch", lambda: find_spec("torch"), ".venv/bin/pip install torch==2.13.0"),
     "numba": ("Numba", lambda: find_spec("numba"), ".venv/bin/pip install -e '.[fast]'"),
     "jupyterlab": ("JupyterLab", lambda: find_spec("jupyterlab"), ".venv/bin/pip install -e '.[lab]'"),
+    "nbgrader": ("nbgrader", lambda: find_spec("nbgrader"), ".venv/bin/pip install -e '.[teach]'"),
     "chromium": ("Chromium", lambda: any(map(shutil.which, BROWSERS)), "apt-get install chromium"),
     "fashion_mnist": ("Fashion-MNIST", lambda: Path("/usr/share/datasets/fashion-mnist").is_dir(), "apt-get install dataset-fashion-mnist"),
 }

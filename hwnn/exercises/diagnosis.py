@@ -560,7 +560,7 @@ class Report:
 SIGNS = dict(passed="&#10003;", failed="&#10007;", untouched="&#8230;")
 
 def _report_table(reports):
-    left = "<td style='text-align:left'>"
+    left = "<td style='text-align:left;padding-right:1em'>"
     rows = "".join(
         f"<tr style='vertical-align:top'><td>{SIGNS[r.status]}</td>"
         f"{left}<samp>{escape(r.name)}</samp></td>"
