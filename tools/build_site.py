@@ -68,7 +68,7 @@ def write_stage(preview=False):
 
     def restaged(text, code):
         text = NAME.sub(link, NUMBER.sub("", text))
-        if code: text = SIGNATURE.sub(lambda m: narrowed(m[0].replace("->__main__.", "->")), text)   # a class of the page itself
+        if code: text = SIGNATURE.sub(lambda m: narrowed(m[0].replace("__main__.", "")), text)   # classes of the page itself
         if code: text = SHOWN.sub(lambda m: f"{m[1]} {escaped(m[2])} {{#{m[2]}}}", text)
         return text.replace("](/blob/", f"]({address}/blob/") if address else re.sub(r"\[source\]\(/blob[^)]*\)\{[^}]*\}", "", text)
 
