@@ -1,12 +1,11 @@
 """What goes to other tools and what comes from them computes the same: every layer in every setting, whole networks, files, and what is refused."""
-from itertools import product
-
 import numpy as np
 import pytest
 
 from hwnn.all import *
-from hwnn.interop import from_keras, from_torch, to_torch, torch_arrays
-from test_everything import ACTIVATION, TABLE, covering
+from hwnn.interop import export_onnx, from_keras, from_torch, to_torch, torch_arrays
+from hwnn.interop.weights import channels_first_order
+from test_everything import TABLE, covering
 
 # Settings for which PyTorch has no module, or which are no matter of a module.
 APART = {"keep_dim": ("last", -1)}
@@ -25,7 +24,8 @@ def random_net(layers, shape, loss="l2", seed=0, dtype=np.float64):
     net.forward(X)
     for layer in net.layers:
         for d in (layer.parameters, layer.state):
-            for name, A in d.items(): A[...] = rng.uniform(0.5, 1.5, A.shape) if name in ("gamma", "running_var") else rng.normal(size=A.shape)/2
+            for name, A in d.items():
+                A[...] = rng.uniform(0.5, 1.5, A.shape) if name in ("gamma", "running_var") else rng.normal(size=A.shape)/np.sqrt(A[..., 0].size)
     return net, X
 
 
@@ -70,4 +70,28 @@ def test_every_layer_is_the_same_module(name, torch):
     assert count > 2
 
 
-from hwnn.interop.weights import channels_first_order
+# ONNX ---------------------------------------------------------------------------------------------------------------------------------------
+
+def run(file, X):
+    "What ONNX Runtime makes of an input, with one thread."
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(file, options)
+    return session.run(None, {"input": X})[0]
+
+
+def close(Y, theirs):
+    "To 1e-6 of the largest output, in float32."
+    assert theirs.dtype == np.float32 and Y.shape == theirs.shape
+    assert abs(Y - theirs).max() <= 1e-6*max(1, abs(Y).max()), abs(Y - theirs).max()
+
+
+@pytest.mark.needs("onnx")
+@pytest.mark.parametrize("name", dict.fromkeys(name for name, _ in TABLE))
+def test_every_layer_is_the_same_node(name, tmp_path):
+    for case in (case for other, case in rows() if other == name):
+        settings = {k: v for k, v in case.items() if k not in ("shape", "pass_mode")}
+        net, X = random_net([initialize_layer(name, **settings)], case["shape"], dtype=np.float32)
+        export_onnx(net, tmp_path/"net.onnx")
+        close(net.predict(X), run(tmp_path/"net.onnx", X))
