@@ -324,7 +324,7 @@ def test_onnx_refuses(tmp_path):
     with pytest.raises(FileNotFoundError): import_onnx(tmp_path/"nowhere.onnx")
 
     def write(nodes, shape=("batch", 4), arrays=()):
-        ends = [make_tensor_value_info(name, onnx.TensorProto.FLOAT, size) for name, size in (("x", shape), ("y", None))]
+        ends = [make_tensor_value_info(name, onnx.TensorProto.FLOAT, size) for name, size in (("x", shape), ("y", ("batch", 4)))]
         onnx.save(make_model(make_graph(nodes, "g", ends[:1], ends[1:], arrays), opset_imports=[make_opsetid("", 17)], ir_version=8), file)
     W = onnx.numpy_helper.from_array(np.ones((4, 4), np.float32), "W")
     for nodes, said in (([make_node("Sin", ["x"], ["y"], "wave")], "got Sin 'wave': there is no such layer"), ([make_node("Relu", ["x"], ["y"], "act")], "got Relu 'act': an activation belongs to"),

@@ -78,7 +78,7 @@ def turn(self: Graph,
     self.first = first
     self.add(f"{k}.{'first' if first else 'last'}.Transpose", perm=perm)
 
-# %% ../../nbs/bridges/onnx.ipynb #0e7bbacd
+# %% ../../nbs/bridges/onnx.ipynb #24404525
 _HEAD = '<domain: "hwnn", opset_import: ["" : 17]>'
 FUNCTIONS = dict(
     SiLU="SiLU (z) => (y) { s = Sigmoid(z)  y = Mul(z, s) }",
@@ -111,7 +111,7 @@ FUNCTIONS = dict(
         back = Reshape(h, shape)
         m = Mul(back, gamma)  y = Add(m, beta) }""")
 
-# %% ../../nbs/bridges/onnx.ipynb #a59853fc
+# %% ../../nbs/bridges/onnx.ipynb #a5366f1f
 NAMES = {Sigmoid: "Sigmoid", TanH: "Tanh", ArcTan: "Atan", ReLU: "Relu",
          Softplus: "Softplus"}
 
@@ -610,8 +610,8 @@ READERS = dict(
     Conv="conv", MaxPool="pool", AveragePool="pool", Dropout="dropout",
     GlobalMaxPool="global_pool", GlobalAveragePool="global_pool",
     BatchNormalization="batchnorm", LayerNormalization="layernorm",
-    Transpose="transpose", Pad="pad", **dict.fromkeys(("Sub", "Add", "Div", "Mul"),
-                                           "prepare"),
+    Transpose="transpose", Pad="pad",
+    **dict.fromkeys(("Sub", "Add", "Div", "Mul"), "prepare"),
     **dict.fromkeys((*PLAIN, "Softmax", "LeakyRelu", "Elu"), "activate"))
 OURS = dict(GroupNorm="groupnorm", SiLU="activate", GELU="activate",
             GELUTanh="activate")
@@ -695,7 +695,8 @@ def read(self: Reader,
     if node.op_type != "Identity":
         known = READERS if node.domain in ("", "ai.onnx") else (
             OURS if node.domain == "hwnn" else {})
-        if node.op_type not in known: self.refuse(node, "there is no such layer")
+        if node.op_type not in known:
+            self.refuse(node, "there is no such layer")
         getattr(self, known[node.op_type])(node)
     return node.output[0]
 

@@ -149,9 +149,9 @@ def _modules(k, layer, shape):
 def to_torch(
     net: NeuralNetwork,  # a network with parameters
 ):
-    """A `torch.nn.Sequential` with copies of the weights, in evaluation mode,
-    for input with channels first. Raises ImportError without PyTorch,
-    ValueError for a layer without counterpart, RuntimeError before any input."""
+    """A `torch.nn.Sequential` in evaluation mode with copies of the weights,
+    for input with channels first. Raises ImportError, ValueError for a layer
+    without counterpart, RuntimeError before any input."""
     torch, _ = _torch()
     arrays, shapes = torch_arrays(net), {}
     plans = net._needed({}, net.input_shape, range(len(net.layers)))
