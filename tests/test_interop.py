@@ -94,12 +94,12 @@ def test_every_layer_is_the_same_node(name, tmp_path):
         settings = {k: v for k, v in case.items() if k not in ("shape", "pass_mode")}
         net, X = random_net([initialize_layer(name, **settings)], case["shape"], dtype=np.float32)
         export_onnx(net, tmp_path/"net.onnx")
-        close(net.predict(X), run(tmp_path/"net.onnx", X), 3e-6)
+        close(net.predict(X), run(tmp_path/"net.onnx", X), 1e-5)
         if name == "dropout": continue   # in use it is no layer
         # a last window over the end, beside padding that counts
         if case.get("ceil_mode") and case["pad"] and case["mode"] == "average" and case["count_include_pad"]: continue
         again = import_onnx(tmp_path/"net.onnx")
-        close(net.predict(X), again.predict(X), 3e-6)
+        close(net.predict(X), again.predict(X), 1e-5)
         assert [type(layer) for layer in again.layers] == [type(layer) for layer in net.layers]
 
 
