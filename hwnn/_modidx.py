@@ -638,6 +638,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'hwnn.interop.onnx._chain': ('bridges/onnx_import.html#_chain', 'hwnn/interop/onnx.py'),
                                    'hwnn.interop.onnx._channels_first': ( 'bridges/onnx_import.html#_channels_first',
                                                                           'hwnn/interop/onnx.py'),
+                                   'hwnn.interop.onnx._classes': ('bridges/onnx_import.html#_classes', 'hwnn/interop/onnx.py'),
                                    'hwnn.interop.onnx._conv': ('bridges/onnx.html#_conv', 'hwnn/interop/onnx.py'),
                                    'hwnn.interop.onnx._dense': ('bridges/onnx.html#_dense', 'hwnn/interop/onnx.py'),
                                    'hwnn.interop.onnx._dropout': ('bridges/onnx.html#_dropout', 'hwnn/interop/onnx.py'),

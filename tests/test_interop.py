@@ -351,3 +351,22 @@ def test_without_the_packages(monkeypatch):
     with pytest.raises(ImportError, match="pip install torch"): to_torch(net)
     with pytest.raises(ImportError, match="pip install onnx onnxruntime"): export_onnx(net, "net.onnx")
     with pytest.raises(ImportError, match="pip install onnx onnxruntime"): import_onnx("net.onnx")
+
+
+# Files that are almost right ----------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.needs("onnx")
+def test_spoiled_files_are_refused_or_read(tmp_path):
+    "Bytes cut off, changed or doubled: a network, or a ValueError that says what was expected."
+    net, _ = random_net(cnn()[0], (2, 17, 14, 3), "cross_entropy", dtype=np.float32)
+    export_onnx(net, tmp_path/"net.onnx", 0.5, 2.0, list("abcde"))
+    whole, rng = (tmp_path/"net.onnx").read_bytes(), np.random.default_rng(0)
+    for trial in range(300):
+        data = bytearray(whole)
+        at = int(rng.integers(len(data))) if trial % 2 else int(rng.choice([rng.integers(200), len(data) - rng.integers(1, 4000)]))
+        if trial % 3 == 0: data = data[:at]
+        elif trial % 3 == 1: data[at] = int(rng.integers(256))
+        else: data[at:at] = data[at:at + 7]
+        (tmp_path/"spoiled.onnx").write_bytes(data)
+        try: assert isinstance(import_onnx(tmp_path/"spoiled.onnx"), NeuralNetwork)
+        except ValueError as e: assert "expected" in str(e), e

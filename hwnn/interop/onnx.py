@@ -379,8 +379,11 @@ def prepare(self: _Reader,
     "Another constant before the first layer, or the bias of a dense one."
     (c,), kind = self.constants(node, 1), node.op_type
     if self.layers: return self.add_bias(node, c)
-    if c.ndim > len(self.shape): c = c[0]
-    if self.first and c.ndim: c = np.moveaxis(c, 0, -1)
+    if c.size == 1: c = c.reshape(())
+    else:
+        size = self.shape[-1:] + self.shape[:-1] if self.first else self.shape
+        c = np.broadcast_to(c[0] if c.ndim > len(size) else c, size)
+        if self.first: c = np.moveaxis(c, 0, -1)
     if kind in ("Sub", "Add"):
         self.shift = self.shift + (c if kind == "Sub" else -c)*self.scale
     else: self.scale = self.scale*(c if kind == "Div" else 1/c)
@@ -532,7 +535,7 @@ def fold(self: _Reader):
     norm, loaded = self.layers.pop(), self.loaded
     gamma, beta, mu, v = (loaded.pop(f"{k + 1}.{name}") for name in (
         "gamma", "beta", "running_mu", "running_var"))
-    g = gamma/np.sqrt(v + np.float32(norm.eps))
+    g = gamma/np.sqrt(v + norm.eps)
     b = loaded.get(f"{k}.b", np.zeros_like(mu))
     before.bias = True
     loaded |= {f"{k}.W": loaded[f"{k}.W"]*g[0], f"{k}.b": (b - mu)*g + beta}
@@ -635,7 +638,8 @@ def _chain(onnx, graph):
     arrays = {A.name: onnx.numpy_helper.to_array(A) for A in graph.initializer}
     nodes = []
     for node in graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
+        if [node.op_type, *(a.name for a in node.attribute)] == [
+                "Constant", "value"]:
             arrays[node.output[0]] = onnx.numpy_helper.to_array(
                 node.attribute[0].t)
         else: nodes.append(node)
@@ -697,7 +701,11 @@ def read(self: _Reader,
             _OURS if node.domain == "hwnn" else {})
         if node.op_type not in known:
             self.refuse(node, "there is no such layer")
-        getattr(self, known[node.op_type])(node)
+        try: getattr(self, known[node.op_type])(node)
+        except (AttributeError, IndexError, KeyError, TypeError,
+                ValueError) as e:
+            if str(e).startswith("import_onnx"): raise
+            self.refuse(node, str(e)[:200])
     return node.output[0]
 
 @patch
@@ -713,8 +721,15 @@ def network(self: _Reader,
     net = NeuralNetwork(self.layers, loss)
     net._take(self.loaded, dict(input_shape=list(self.input_shape)), path,
               range(len(self.layers)))
-    classes = json.loads(told["classes"]) if "classes" in told else None
+    classes = _classes(told)
     if classes or self.shift.any() or (self.scale != 1).any():
         both = np.broadcast_arrays(self.shift, self.scale)
         net.preparation = preparation(Scaling(*both), None, classes)
     return net
+
+def _classes(told):
+    "The class names in the metadata, or None; those of others are no list."
+    try: names = json.loads(told.get("classes", "null"))
+    except (ValueError, RecursionError): names = None
+    good = isinstance(names, list) and all(isinstance(n, str) for n in names)
+    return names if good else None
