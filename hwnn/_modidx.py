@@ -681,6 +681,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'hwnn.interop.weights._to_torch': ('bridges/weights.html#_to_torch', 'hwnn/interop/weights.py'),
                                       'hwnn.interop.weights.channels_first_order': ( 'bridges/weights.html#channels_first_order',
                                                                                      'hwnn/interop/weights.py'),
+                                      'hwnn.interop.weights.check_network': ( 'bridges/weights.html#check_network',
+                                                                              'hwnn/interop/weights.py'),
                                       'hwnn.interop.weights.feature_orders': ( 'bridges/weights.html#feature_orders',
                                                                                'hwnn/interop/weights.py'),
                                       'hwnn.interop.weights.from_keras': ('bridges/weights.html#from_keras', 'hwnn/interop/weights.py'),

@@ -268,6 +268,9 @@ def test_from_a_file_by_names(tmp_path):
     (dict(source=state() | {"head.bias": np.full(12, np.nan, np.float32)}), ValueError, "NaN"),
     (dict(source=state() | {"head.bias": np.ones(12)}), ValueError, "float64"),
     (dict(source={k: A for k, A in state().items() if k != "norm.running_var"}), ValueError, "expected 1.running_var (1, 2) float32, got no such array"),
+    (dict(net=[FullyConnected(2, "relu")]), TypeError, "expected a NeuralNetwork, got ["),
+    (dict(input_shape=4), TypeError, "expected input_shape as a tuple"), (dict(input_shape=(4, 5.5, 1)), TypeError, "each size in input_shape"), (dict(input_shape=(0, 5, 1)), ValueError, "each size"),
+    (dict(names="body"), ValueError, "got 'b'"),
     (dict(source=[np.ones(3)]), TypeError, "expected a module, arrays by name, or the path"),
     (dict(source="nowhere.safetensors", names=["a"]), FileNotFoundError, "nowhere.safetensors"),
 ])
@@ -303,6 +306,9 @@ def test_what_has_no_counterpart_is_named(torch, tmp_path):
     net, _ = random_net([Flatten(), GroupNorm(2)], (3, 4, 4, 2))
     with pytest.raises(ValueError, match="layer 1, GroupNorm"): to_torch(net)
     with pytest.raises(RuntimeError, match="expected a forward pass before"): to_torch(small())
+    with pytest.raises(TypeError, match="expected a NeuralNetwork"): to_torch(None)
+    with pytest.raises(TypeError, match="expected head.bias of float32 or float64, got torch.bfloat16"):
+        from_torch(state() | {"head.bias": torch.ones(12, dtype=torch.bfloat16)}, small(), input_shape=(4, 5, 1))
 
 
 @pytest.mark.needs("onnx")
@@ -316,6 +322,9 @@ def test_onnx_refuses(tmp_path):
         with pytest.raises(ValueError) as e: export_onnx(net, file, **arguments)
         assert said in str(e.value)
     with pytest.raises(RuntimeError, match="expected a forward pass before"): export_onnx(small(), file)
+    with pytest.raises(TypeError, match="expected a NeuralNetwork"): export_onnx(net.layers, file)
+    for place in (tmp_path, tmp_path/"nowhere"/"net.onnx"):
+        with pytest.raises(ValueError, match="expected the name of a file in a folder that exists"): export_onnx(net, place)
     odd, _ = random_net([Flatten("last"), FullyConnected(2, "linear")], (3, 4, 2))
     with pytest.raises(ValueError, match="got layer 0, Flatten"): export_onnx(odd, file)
     assert not file.exists()

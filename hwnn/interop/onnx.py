@@ -19,6 +19,7 @@ from ..activations import initialize_activation
 from ..checkpoints import write_whole
 from ..checks import shape_text, short
 from ..layers import BatchNorm1D, Conv2D, Dropout, Flatten
+from .weights import check_network
 from ..layers import FullyConnected, GroupNorm, LayerNorm, Pool2D
 from ..layers.windows import ceil_pad, pad_pairs
 from ..models import NeuralNetwork
@@ -267,7 +268,11 @@ def export_onnx(
     """Write the network in test mode, in float32, for the input that `predict`
     takes. Raises ImportError without onnx, ValueError for a layer without
     counterpart and a wrong argument, RuntimeError before any input."""
-    onnx = _onnx()
+    onnx, path = _onnx(), Path(path)
+    check_network("export_onnx", net)
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError("export_onnx: expected the name of a file in a folder "
+                         f"that exists, got {str(path)!r}")
     if net.input_shape is None:
         raise RuntimeError("export_onnx: expected a forward pass before, "
                            "which makes the parameters; got none")
@@ -284,7 +289,7 @@ def export_onnx(
     if classes:
         onnx.helper.set_model_props(model, dict(classes=json.dumps(classes)))
     onnx.checker.check_model(model, full_check=True)
-    write_whole(Path(path), model.SerializeToString())
+    write_whole(path, model.SerializeToString())
 
 # %% ../../nbs/bridges/onnx.ipynb #39544a72
 def _model(onnx, graph, shape, shape_out):

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..activations import ELU, GELU, ArcTan, LeakyReLU, Linear, ReLU
 from ..activations import Sigmoid, SiLU, SoftMax, Softplus, TanH
-from .weights import torch_arrays
+from .weights import check_network, torch_arrays
 from ..layers import BatchNorm1D, Conv2D, Dropout, Flatten
 from ..layers import FullyConnected, GroupNorm, LayerNorm, Pool2D
 from ..layers.windows import ceil_pad, pad_pairs
@@ -151,8 +151,9 @@ def to_torch(
     net: NeuralNetwork,  # a network with parameters
 ):
     """A `torch.nn.Sequential` in evaluation mode with copies of the weights,
-    for input with channels first. Raises ImportError, ValueError for a layer
-    without counterpart, RuntimeError before any input."""
+    for input with channels first. Raises ImportError, TypeError; ValueError for
+    a layer without counterpart, RuntimeError before any input."""
+    check_network("to_torch", net)
     torch, _ = _torch()
     arrays, shapes = torch_arrays(net), {}
     plans = net._needed({}, net.input_shape, range(len(net.layers)))
