@@ -462,9 +462,9 @@ from fastcore.basics import AttrDict
 from .checks import shape_text, short
 
 # %% ../nbs/training/networks_loading.ipynb #15d41ef2
-def _read(path):
-    """The arrays of a safetensors file, and its description of the network.
-    Raises TypeError, FileNotFoundError, or ValueError for another kind."""
+def _read_arrays(path):
+    """The arrays of a safetensors file, and its metadata. Raises TypeError,
+    FileNotFoundError, or ValueError for another kind."""
     from safetensors import SafetensorError, safe_open
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError("NeuralNetwork: expected the path of a safetensors "
@@ -480,6 +480,11 @@ def _read(path):
     except (SafetensorError, TypeError, AttributeError) as e:
         raise ValueError("NeuralNetwork: expected a safetensors file, "
                          f"got {path}: {short(str(e))}") from None
+    return arrays, metadata
+
+def _read(path):
+    "The arrays of a file that `save` wrote, and its description."
+    arrays, metadata = _read_arrays(path)
     return arrays, _found(metadata, path)
 
 # %% ../nbs/training/networks_loading.ipynb #22d30ef7

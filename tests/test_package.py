@@ -17,7 +17,7 @@ def python(code, **kwargs):
 
 @pytest.mark.parametrize("imports", ["import hwnn", "from hwnn.all import *", "from hwnn.layers import FullyConnected", "import hwnn.train"])
 def test_import_stays_light(imports):
-    heavy = "matplotlib ipywidgets IPython tqdm nbdev pytest scipy sklearn torch hypothesis PIL numba".split()
+    heavy = "matplotlib ipywidgets IPython tqdm nbdev pytest scipy sklearn torch hypothesis PIL numba onnx onnxruntime".split()
     assert python(f"{imports}\nimport sys\nprint([m for m in {heavy} if m in sys.modules])").strip() == "[]"
 
 

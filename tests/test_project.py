@@ -16,7 +16,7 @@ from pkgutil import walk_packages
 
 import nbformat
 import pytest
-from optional import is_optional, directives
+from optional import OPTIONAL, is_optional, directives
 
 root = Path(__file__).resolve().parent.parent
 notebooks = sorted(p for p in (root/"nbs").rglob("*.ipynb") if not any(part.startswith(".") for part in p.parts))
@@ -137,13 +137,13 @@ def names_of(source):
 
 @pytest.mark.parametrize("path", notebooks, ids=lambda p: p.stem)
 def test_marked_cells_draw_from_generators_of_their_own(path):
-    "No number depends on whether a cell ran that is left out without PyTorch or Numba, or while tests run."
+    "No number depends on whether a cell ran that is left out without an optional package, or while tests run."
     cells = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     generators = {g for cell in cells for g in re.findall(r"(?m)^(\w+) = np\.random\.default_rng", cell)}
     touched = {}
     for cell in cells:
         used, made = names_of(cell)
-        marked = bool({"torch", "numba"} & set(directives(cell))) or re.search(r"(?m)^#\| *eval: *false", cell)
+        marked = bool(set(OPTIONAL) & set(directives(cell))) or re.search(r"(?m)^#\| *eval: *false", cell)
         if marked: touched |= {g: cell for g in used & generators}
         else:
             depends = used & touched.keys() - made

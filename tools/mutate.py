@@ -167,7 +167,7 @@ def cells(page):
         if cell["cell_type"] != "code": continue
         source = "".join(cell["source"])
         flags = directives(source)
-        if {"torch", "numba", "eval"} & {*flags}: continue
+        if {"torch", "numba", "onnx", "eval"} & {*flags}: continue
         broken = {}
         for name, new in mutants(source) if any(flag.startswith("export") for flag in flags) else ():
             name = f"{page} {name}"

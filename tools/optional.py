@@ -1,7 +1,7 @@
 """What the tests and the site can use and do without: whether it is here, and the command that adds it.
 
-A cell whose first lines hold `#| torch` or `#| numba` is left out where that is missing; on the first code cell of a page the flag holds for the
-whole page. HWNN_WITHOUT="torch numba" treats them as missing."""
+A cell whose first lines hold `#| torch`, `#| numba` or `#| onnx` is left out where that is missing; on the first code cell of a page the flag holds for the
+whole page. HWNN_WITHOUT="torch numba onnx" treats them as missing."""
 import os, shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +11,7 @@ BROWSERS = "chromium", "chromium-browser", "google-chrome"
 OPTIONAL = {  # name -> what it is called, whether it is here, and the command that adds it
     "torch": ("PyTorch", lambda: find_spec("torch"), ".venv/bin/pip install torch==2.13.0"),
     "numba": ("Numba", lambda: find_spec("numba"), ".venv/bin/pip install -e '.[fast]'"),
+    "onnx": ("ONNX and ONNX Runtime", lambda: find_spec("onnx") and find_spec("onnxruntime"), ".venv/bin/pip install -e '.[onnx]'"),
     "jupyterlab": ("JupyterLab", lambda: find_spec("jupyterlab"), ".venv/bin/pip install -e '.[lab]'"),
     "nbgrader": ("nbgrader", lambda: find_spec("nbgrader"), ".venv/bin/pip install -e '.[teach]'"),
     "chromium": ("Chromium", lambda: any(map(shutil.which, BROWSERS)), "apt-get install chromium"),
@@ -18,7 +19,7 @@ OPTIONAL = {  # name -> what it is called, whether it is here, and the command t
 }
 
 
-WITH = {"llvmlite": "numba"}   # what is installed together with what
+WITH = {"llvmlite": "numba", "onnxruntime": "onnx"}   # what is installed together with what
 
 
 def is_optional(module):

@@ -26,7 +26,7 @@ def conditions(quick):
     "What to run under: name -> (arguments of pytest, environment)."
     names, features = cores()
     oldest = {"OPENBLAS_CORETYPE": names[0], "NPY_DISABLE_CPU_FEATURES": features} if names else {}
-    bare = {"HWNN_WITHOUT": "torch numba"}
+    bare = {"HWNN_WITHOUT": "torch numba onnx"}
     fast = {"HWNN_FAST": "1"} if has("numba") else {}
     if quick:
         yield "without PyTorch and Numba", [], bare

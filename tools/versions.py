@@ -28,7 +28,7 @@ def run(python, versions, folder):
     env, log = folder/"env", folder/"log"
     if uv("venv", "-q", "--seed", "--python", python, env).returncode: return print(f"Python {python}: not here")
     # Wheels alone: on a newer Python, the oldest version is the oldest that was made for it.
-    wanted = " ".join(settings[key] for key in ("requirements", "dev_requirements", "fast_requirements")).split()
+    wanted = " ".join(settings[key] for key in ("requirements", "dev_requirements", "fast_requirements", "onnx_requirements")).split()
     for what in (["--no-build", "--resolution", RESOLUTION[versions], *wanted], ["--no-deps", "-e", root]):
         done = uv("pip", "install", "-q", "--python", env, *what)
         if done.returncode: sys.exit(done.stderr)
