@@ -457,9 +457,11 @@ def _relation(name, pairs, batches, givens=None):
         if always(lambda b, n: factor*b):
             return f"{name} is {factor:g} times what it should be."
     return (_reversed_axes(name, pairs) or _function_of(name, rows)
-            or _out_of_given(name, rows) or _moved(name, rows)
-            or _shifted(name, pairs) or _factors(name, pairs)
-            or _without_end(name, pairs) or _in_places(name, rows))
+            or _out_of_given(name, rows) or _formula(name, rows)
+            or _moved(name, rows)
+            or _shifted(name, pairs) or _without_end(name, pairs)
+            or _capped(name, pairs, batches) or _in_places(name, rows)
+            or _factors(name, pairs))
 
 def _shape_relation(name, pairs):
     "Right numbers in the wrong shape: turned, flat, or too few."
@@ -591,6 +593,21 @@ def _without_end(name, pairs):
         return (f"{name} is NaN or infinite where it should be a number: "
                 "something overflows, or is divided by 0.")
 
+
+def _capped(name, pairs, batches):
+    "What ends at the logarithm of a small number."
+    for n in (1, "batch"):
+        found = set()
+        for (a, b), batch in zip(pairs, batches):
+            wrong = _wrong_cells(a, b) & (np.abs(b) > 30)
+            with np.errstate(all="ignore"):
+                digits = np.abs(a)[wrong]*(batch if n == "batch" else 1)
+                found |= set(np.round(digits/math.log(10), 4).tolist())
+        if len(found) == 1 and (d := found.pop()) == round(d) >= 4:
+            return (f"{name} ends at the logarithm of 1e-{d:.0f}: a number is "
+                    "added to probabilities, or they are clipped, before the "
+                    "logarithm.")
+
 # %% ../../nbs/homework/exercises_diagnosis.ipynb #ebb4728f
 _OFFERS = {
     "the absolute value of what it should be": np.abs,
@@ -618,14 +635,67 @@ def _function_of(name, rows):
     for said, fn in _OFFERS.items():
         if _holds(lambda b, given: fn(b), rows): return f"{name} is {said}."
 
+_CURVES = {
+    "{}": lambda x: x, "{}**2": np.square, "|{}|": np.abs,
+    "the root of {}": np.sqrt, "exp({})": np.exp,
+    "exp(-{})": lambda x: np.exp(-x), "log({})": np.log,
+    "tanh({})": np.tanh, "1 - tanh({})**2": lambda x: 1 - np.tanh(x)**2,
+    "the sigmoid of {}": lambda x: 1/(1 + np.exp(-x)),
+    "the sigmoid of -{}": lambda x: 1/(1 + np.exp(x)),
+    "the sigmoid's slope at {}": lambda x: np.exp(-x)/(1 + np.exp(-x))**2,
+    "arctan({})": np.arctan, "1/(1 + {}**2)": lambda x: 1/(1 + x*x),
+    "log(1 + exp({}))": lambda x: np.logaddexp(0, x),
+    "sin({})": np.sin, "cos({})": np.cos, "1 - {}": lambda x: 1 - x,
+    "1 + {}": lambda x: 1 + x, "{}*(1 - {})": lambda x: x*(1 - x),
+    "1 - {}**2": lambda x: 1 - x*x, "1 + {}**2": lambda x: 1 + x*x,
+    "1 + |{}|": lambda x: 1 + np.abs(x), "max({}, 0)": lambda x: x*(x > 0),
+    "the sign of {}": np.sign, "({} > 0)": lambda x: (x > 0)*1.0,
+    "({} >= 0)": lambda x: (x >= 0)*1.0, "({} < 0)": lambda x: (x < 0)*1.0,
+    "({} <= 0)": lambda x: (x <= 0)*1.0, "({} != 0)": lambda x: (x != 0)*1.0}
+
+def _formula(name, rows):
+    "A curve of one input, alone or with another one or the right numbers."
+    same = [n for n in rows[0][2] if not n.startswith("the right") and all(
+        n in g and g[n].shape == a.shape for a, _, g in rows)]
+    for n in same:
+        for said, curve in _CURVES.items():
+            said = said.replace("{}", n)
+            at = lambda g: curve(np.asarray(g[n], dtype=float))
+            if _holds(lambda b, g: at(g), rows): return f"{name} is {said}."
+            if _holds(lambda b, g: -at(g), rows):
+                return f"{name} is minus {said}."
+            for other in [m for m in same if m != n] + ["the right one"]:
+                get = lambda b, g: g.get(other, b)
+                for word, fn in (("times", np.multiply), ("over", np.divide),
+                                 ("plus", np.add), ("minus", np.subtract)):
+                    if _holds(lambda b, g: fn(get(b, g), at(g)), rows):
+                        return f"{name} is {other} {word} {said}."
+
 def _common(rows):
     "The names of what all cases were given, and its lengths."
     first = [n for n in rows[0][2] if all(n in g for _, _, g in rows)]
     sizes = [_sizes({n: g[n] for n in first}) for _, _, g in rows]
     every = [{**{n: g[n] for n in first}, **s}
              for (_, _, g), s in zip(rows, sizes)]
+    for (a, b, g), e in zip(rows, every):
+        e.update(_derived({n: g[n] for n in first}, b))
     names = [n for n in every[0] if all(n in e for e in every)]
     return names, [(a, b, e) for (a, b, _), e in zip(rows, every)]
+
+def _derived(given, b):
+    "Sums, means and maxima of what was given, and lists turned to columns."
+    found = {}
+    for n, A in given.items():
+        if n.startswith("the right"): continue
+        if A.ndim == 1 and b.ndim > 1 and len(A) == len(b):
+            found[f"its {n}"] = A.reshape(-1, *[1]*(b.ndim - 1))
+        if A.ndim != 2 or b.ndim > 2: continue
+        for said, fn in (("sum", np.sum), ("mean", np.mean), ("maximum",
+                         np.max), ("variance", np.var), ("deviation", np.std)):
+            found[f"the {said} of each row of {n}"] = fn(A, 1, keepdims=True)
+            found[f"the {said} of each column of {n}"] = fn(A, 0, keepdims=True)
+            found[f"the {said} of {n}"] = np.asarray(fn(A))
+    return found
 
 def _out_of_given(name, rows):
     "Something given, itself or as a factor or a term too many."
@@ -636,8 +706,8 @@ def _out_of_given(name, rows):
         for said, fn in _uses(n):
             if not (one(n) and ("times" in said or "divided" in said)):
                 if _holds(fn, rows): return f"{name} is {said}."
-    for n, m in combinations([n for n in names if "shape" not in n and
-                              "size" not in n], 2):
+    for n, m in combinations([n for n in names if not any(
+            word in n for word in ("shape", "size", " of "))], 2):
         for said, fn in ((f"{n}*{m}", lambda b, g: g[n]*g[m] + 0*b),
                          (f"{n}/{m}", lambda b, g: g[n]/g[m] + 0*b),
                          (f"{m}/{n}", lambda b, g: g[m]/g[n] + 0*b),
@@ -669,6 +739,18 @@ def _uses(n):
          lambda b, g: -b*_size(g[n])/(1 - g[n])),
         (f"the right one times ({n} - 1)/{n}",
          lambda b, g: -b*(1 - g[n])/_size(g[n])),
+        (f"the right one times 1 + {n}", lambda b, g: b*(1 + _share(g[n]))),
+        (f"the right one times (1 - {n})**2", lambda b, g: b*share(g)**2),
+        (f"the right one divided by (1 - {n})**2",
+         lambda b, g: b/share(g)**2),
+        (f"the right one times the root of 1 - {n}",
+         lambda b, g: b*np.sqrt(share(g))),
+        (f"the right one times 2*{n}", lambda b, g: 2*b*g[n]),
+        (f"the right one times {n}/2", lambda b, g: b*g[n]/2),
+        (f"the right one times 2/{n}", lambda b, g: 2*b/g[n]),
+        (f"the right one divided by 2*{n}", lambda b, g: b/g[n]/2),
+        (f"minus the right one times {n}", lambda b, g: -b*g[n]),
+        (f"minus the right one divided by {n}", lambda b, g: -b/g[n]),
         (f"the right one plus {n}", lambda b, g: b + g[n]),
         (f"the right one minus {n}", lambda b, g: b - g[n]),
         (f"the right one minus twice {n}: its sign is turned",
@@ -704,10 +786,12 @@ def _in_places(name, rows):
         masks = [inside(b, g) for _, b, g in rows]
         if not all((m | ~w).all() for m, w in zip(masks, wrong)): continue
         held = sum(int(m.sum()) for m in masks)
+        if held > 0.9*sum(m.size for m in masks): continue
         for said, fn in offers.items():
             inner = lambda b, g: np.where(inside(b, g), fn(b, g), b)
             if _holds(inner, rows): return f"{name} {said} {place}."
-        if sum(int(w.sum()) for w in wrong) > 0.8*held:
+        vague = "should be" in place or "not 0" in place
+        if sum(int(w.sum()) for w in wrong) > 0.8*held and not vague:
             return f"{name} is wrong {place}, and right everywhere else."
 
 def _where(rows, names):
@@ -766,13 +850,14 @@ def _properties(fn, case):
                 if isinstance(v, np.ndarray):
                     yield from _of_array(f"{name}.{key}", v)
         elif isinstance(value, (int, float)): yield f"{name} is 0", value == 0
+        elif isinstance(value, str): yield f"{name} is {value!r}", True
 
 def _of_array(name, A):
-    for k, n in enumerate(A.shape):
-        yield f"{name}.shape[{k}] is more than 1", n > 1
     finite = A[np.isfinite(A)]
     yield f"{name} holds NaN", np.isnan(A).any()
     yield f"{name} holds numbers beyond 50", (np.abs(finite) > 50).any()
+    for k, n in enumerate(A.shape):
+        yield f"{name}.shape[{k}] is more than 1", n > 1
     yield f"{name} has equal numbers", len(np.unique(A)) < A.size
     yield f"{name} is negative everywhere", (A < 0).all()
     if A.ndim == 4: yield (f"the first two axes of {name} differ",
@@ -1037,15 +1122,48 @@ def _one_by_one(own, fn, seed, cases, outcomes, right):
     left, batches = [], list(map(_batch, cases))
     for k in wrong:
         if k in done: continue
-        pairs = list(zip(mine[k], exact[k]))
+        kept = [n for n in every if mine[k][n].size or exact[k][n].size]
+        pairs = [(mine[k][n], exact[k][n]) for n in kept]
         givens = [{**_given(fn, case), **{f"the right {names[j]}": exact[j][n]
                                           for j in range(len(names)) if j != k}}
-                  for n, case in enumerate(cases)]
+                  for n, case in enumerate(cases) if n in kept]
         said = _dtype_relation(names[k], pairs) or _relation(
-            names[k], pairs, batches, givens)
+            names[k], pairs, [batches[n] for n in kept], givens)
+        if not said: said = _besides(own, seed, k, names[k], mine, exact,
+                                     batches)
+        if said in found: continue
         if said: found.append(said)
         else: left.append(names[k])
     return found, left
+
+def _besides(own, seed, k, name, mine, exact, batches):
+    "A known mistake in an output, with one of the simplest added to it."
+    for sentence in own.wrong:
+        known = _columns(_known(own.name, sentence, seed),
+                         range(len(batches)))
+        if not known or _equal(known[k], exact[k]): continue
+        pairs = list(zip(mine[k], known[k]))
+        if any(a.shape != b.shape and a.size != b.size for a, b in pairs):
+            continue
+        if _equal(mine[k], known[k]): return sentence
+        said = _simply(pairs, batches)
+        if said: return f"{sentence} Besides, in {name} {said}"
+
+def _simply(pairs, batches):
+    "A sign, a factor, or another shape of the same numbers."
+    other = [a.shape for a, b in pairs if a.shape != b.shape]
+    flat = [(a.ravel(), b.ravel(), n) for (a, b), n in zip(pairs, batches)]
+    if not all(b.any() for _, b, _ in flat): return None
+    always = lambda fn: all(not _wrong_cells(a, fn(b, n)).any()
+                            for a, b, n in flat)
+    same = f"the shape is {other[0]}." if other else "the dtype is another."
+    for said, fn in ((same, lambda b, n: b),
+                     ("the sign is turned.", lambda b, n: -b),
+                     ("all is divided by the batch.", lambda b, n: b/n),
+                     ("all is multiplied by the batch.", lambda b, n: b*n),
+                     ("all is doubled.", lambda b, n: 2*b),
+                     ("all is halved.", lambda b, n: b/2)):
+        if always(fn): return said
 
 def _partly_named(own, seed, mine, exact, wrong):
     "Known mistakes that explain some of the outputs, and which."
@@ -1075,17 +1193,14 @@ def _exchanged(own, outcomes, right):
     every = range(len(outcomes))
     names = _names(own.outputs)
     mine, exact = _columns(outcomes, every), _columns(right, every)
-    for i, j in combinations(range(len(names)), 2):
-        turned = list(exact)
-        turned[i], turned[j] = exact[j], exact[i]
-        if all(map(_equal, mine, turned)):
-            return [f"{names[i]} and {names[j]} are exchanged."]
-    if len(names) > 6: return []
-    for p in permutations(range(len(names))):
-        if all(_equal(m, exact[k]) for m, k in zip(mine, p)):
-            return ["The outputs are in another order, "
-                    f"{', '.join(names[k] for k in p)}; expected is "
-                    f"{', '.join(names)}."]
+    if all(map(_equal, mine, exact)): return []
+    for order in permutations(range(len(names))):
+        if not all(_equal(mine[k], exact[i]) for k, i in enumerate(order)):
+            continue
+        moved = [names[k] for k, i in enumerate(order) if k != i]
+        if len(moved) == 2: return [f"{' and '.join(moved)} are exchanged."]
+        return [f"The order is {', '.join(names[i] for i in order)}; expected "
+                f"is {', '.join(names)}."]
     return []
 
 def _batch(case):
