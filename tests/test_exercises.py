@@ -209,8 +209,8 @@ UNKNOWN = {
     "l2": lambda Y, Y_hat: np.square(Y_hat[0] - Y[0]).mean()/2,
     "log_probabilities": lambda Z: Z - np.abs(Z).sum(axis=1, keepdims=True),
     "conv_loops": lambda X, W, b, stride, pad: conv_loops(X, W, b, stride, pad).round(1),
-    "max_pool": lambda X, k, s: windows(X, k, s)[:, :, :, 0, 0],
-    "one_line": lambda dY, X_hat, s, gamma: (np.tanh(dY), (dY*X_hat).sum(0, keepdims=True), dY.sum(0, keepdims=True)),
+    "max_pool": lambda X, k, s: windows(X, k, s)[:, :, :, 0, -1],
+    "one_line": lambda dY, X_hat, s, gamma: (np.tanh(dY)*X_hat**3 - s, (dY*X_hat).sum(0, keepdims=True), dY.sum(0, keepdims=True)),
     "clip": lambda gradients, c: ([g*min(1, c/7) for g in gradients], np.sqrt(sum((g**2).sum() for g in gradients))),
     "adam_steps": lambda gradients, lr, b1, b2, eps, correct=True: [lr*np.sign(g) for g in gradients],
 }
@@ -229,6 +229,22 @@ def test_two_mistakes_in_two_outputs():
         return dZ @ W.T/len(dZ), X.T @ dZ, dZ.mean(axis=0, keepdims=True)
     report = diagnose("affine_backward", wrong)
     assert "dX is divided by the batch" in report.message and "db is a mean" in report.message and "dW" not in report.message
+
+
+def test_relations_to_what_was_given():
+    right = EXERCISES["plain_backward"].reference
+    def part(fn): return lambda dY, ctx: (fn(right(dY, ctx)[0], dY, *ctx), *right(dY, ctx)[1:])
+    said = {"dX is the right one times the root of ctx[1].": lambda dX, dY, X_hat, s, gamma: dX*np.sqrt(s),
+            "The axes of dX are in the wrong order": lambda dX, dY, X_hat, s, gamma: dX.T + 0,
+            "dX is the right one times (dY > 0).": lambda dX, dY, X_hat, s, gamma: dX*(dY >= 0),
+            "dX is the right one plus dY.": lambda dX, dY, X_hat, s, gamma: dX + dY,
+            "dX is tanh(dY).": lambda dX, dY, X_hat, s, gamma: np.tanh(dY)}
+    for sentence, fn in said.items():
+        report = diagnose("plain_backward", part(fn))
+        assert sentence in report.message or "transposed" in report.message, report
+    loss = diagnose("from_logits", lambda Y, Z: -(Y*np.log(np.clip(np.exp(Z - Z.max(1, keepdims=True))/np.exp(Z - Z.max(1, keepdims=True)).sum(1, keepdims=True), 1e-9, 1))).sum()/len(Y))
+    assert "logarithm of 1e-9" in loss.message
+    assert "another order than (Z, " in diagnose("conv2d", lambda X, W, b, stride, pad: ((X, W), X)).message
 
 
 def test_mistakes_of_any_exercise():

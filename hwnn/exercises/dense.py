@@ -54,6 +54,40 @@ def _(X, W, b): return X[:, :-1] @ W[:-1] + b
          "sum is meant.")
 def _(X, W, b): return X @ W/len(W) + b
 
+# %% ../../nbs/homework/exercises_dense.ipynb #0ff59ace
+@mistake("affine_loops", "The first term of each sum is missing: the loop "
+         "starts one too late.")
+def _(X, W, b): return X[:, 1:] @ W[1:] + b
+
+@mistake("affine_loops", "X is read with its indices exchanged, X[i, n] in "
+         "place of X[n, i].")
+def _(X, W, b): return X.T @ W + b
+
+@mistake("affine_loops", "Only the first example is computed: `return` stands "
+         "inside the loop.")
+def _(X, W, b):
+    Z = np.zeros((len(X), W.shape[1]))
+    Z[0] = X[0] @ W + b[0]
+    return Z
+
+@mistake("affine_loops", "Only the first number is computed: `return` stands "
+         "inside both loops.")
+def _(X, W, b):
+    Z = np.zeros((len(X), W.shape[1]))
+    Z[0, 0] = X[0] @ W[:, 0] + b[0, 0]
+    return Z
+
+@mistake("affine_loops", "The numbers are cut to whole ones: the array is one "
+         "of integers.")
+def _(X, W, b): return (X @ W + b).astype(int)
+
+@mistake("affine_loops", "X and W are added where they are to be multiplied.")
+def _(X, W, b): return X.sum(axis=1, keepdims=True) + W.sum(axis=0) + b
+
+@mistake("affine_loops", "b is added to W before the product: it is multiplied "
+         "by X as well.")
+def _(X, W, b): return X @ (W + b)
+
 # %% ../../nbs/homework/exercises_dense.ipynb #7297a08c
 _FORWARD_HINTS = (
     "Which of the two has the batch as its rows, which the outputs as its "
@@ -100,6 +134,34 @@ def _(X, W, b): return X @ W + len(X)*b
 @_mistake_affine("X and W are multiplied element by element, * in place of @, "
                  "and summed.")
 def _(X, W, b): return (X*W).sum(axis=1, keepdims=True) + b
+
+# %% ../../nbs/homework/exercises_dense.ipynb #a25fc4c7
+@_mistake_affine("The bias is added to the examples, along axis 0, and not to "
+                 "the outputs.")
+def _(X, W, b): return X @ W + b.reshape(-1, 1)
+
+@_mistake_affine("W is brought into another shape by reshape; it needs no "
+                 "turning at all.")
+def _(X, W, b): return X @ W.reshape(W.shape[::-1]) + b
+
+@_mistake_affine("b is reduced to one number, its sum.")
+def _(X, W, b): return X @ W + b.sum()
+
+@_mistake_affine("b is reduced to one number, its mean.")
+def _(X, W, b): return X @ W + b.mean()
+
+@_mistake_affine("The bias is multiplied by W as well: X + b stands inside the "
+                 "product, or b @ W.")
+def _(X, W, b): return X @ W + b @ W
+
+@_mistake_affine("The result is cut off at 0: the activation is another step.")
+def _(X, W, b): return np.maximum(X @ W + b, 0)
+
+@_mistake_affine("The bias is divided by the batch.")
+def _(X, W, b): return X @ W + b/len(X)
+@_mistake_affine("b is added to W before the product: it is multiplied by X as "
+                 "well.")
+def _(X, W, b): return X @ (W + b)
 
 # %% ../../nbs/homework/exercises_dense.ipynb #bd923c2e
 def _dense_backward_cases(rng):
@@ -196,6 +258,79 @@ def _(dZ, ctx):
     dX, dW, db = affine_backward(dZ, ctx)
     return dX, dW, np.full_like(db, dZ.sum())
 
+# %% ../../nbs/homework/exercises_dense.ipynb #fe29a48d
+def _mistake_dense_back(sentence, anchor):
+    "A decorator for (dZ, X, W) -> three gradients, the wrong ones alone."
+    def put(fn):
+        @mistake("affine_backward", sentence, anchor)
+        def _(dZ, ctx):
+            return [A if B is None else B for A, B in
+                    zip(affine_backward(dZ, ctx), fn(dZ, *ctx))]
+    return put
+
+@_mistake_dense_back("dX is W @ dZ.T, the transpose of what is meant.",
+                     "the-input")
+def _(dZ, X, W): return W @ dZ.T, None, None
+
+@_mistake_dense_back("In dX W is turned by reshape; a transpose is meant.",
+                     "the-input")
+def _(dZ, X, W): return dZ @ W.reshape(W.shape[::-1]), None, None
+
+@_mistake_dense_back("In dW X is turned by reshape; a transpose is meant.",
+                     "the-weights")
+def _(dZ, X, W): return None, X.reshape(X.shape[::-1]) @ dZ, None
+
+@_mistake_dense_back("dW is that of the last example: `=` in place of `+=`.",
+                     "the-weights")
+def _(dZ, X, W): return None, X[-1:].T @ dZ[-1:], None
+
+@_mistake_dense_back("dW is that of the first example alone.", "the-weights")
+def _(dZ, X, W): return None, X[:1].T @ dZ[:1], None
+
+@_mistake_dense_back("dW is the mean of X times the sum of dZ; each example's "
+                     "X meets its own dZ.", "the-weights")
+def _(dZ, X, W):
+    return None, X.mean(axis=0)[:, None]*dZ.sum(axis=0), None
+
+@_mistake_dense_back("dW is multiplied by W: its slope is X alone.",
+                     "the-weights")
+def _(dZ, X, W): return None, W*(X.T @ dZ), None
+
+@_mistake_dense_back("db is dZ itself: the sum over the examples is missing.",
+                     "the-bias")
+def _(dZ, X, W): return None, None, dZ
+
+@_mistake_dense_back("db is that of the last example: `=` in place of `+=`.",
+                     "the-bias")
+def _(dZ, X, W): return None, None, dZ[-1:]
+
+@_mistake_dense_back("db is that of the first example alone.", "the-bias")
+def _(dZ, X, W): return None, None, dZ[:1]
+
+@_mistake_dense_back("db is 1 everywhere: the slope is there without dZ.",
+                     "the-bias")
+def _(dZ, X, W): return None, None, np.ones_like(dZ[:1])
+
+@_mistake_dense_back("db counts the examples: the slope is summed without dZ.",
+                     "the-bias")
+def _(dZ, X, W): return None, None, np.full_like(dZ[:1], len(dZ) + 0.0)
+
+@_mistake_dense_back("All three gradients are divided by the batch: every "
+                     "example adds its share in full.", "the-weights")
+def _(dZ, X, W): return [A/len(dZ) for A in affine_backward(dZ, (X, W))]
+
+@_mistake_dense_back("db is the gradient of W summed over its inputs: the bias "
+                     "is not multiplied by X.", "the-bias")
+def _(dZ, X, W): return None, None, (X.T @ dZ).sum(axis=0, keepdims=True)
+
+@_mistake_dense_back("dX is 0 where X is not positive: the activation before "
+                     "it is another step.", "the-input")
+def _(dZ, X, W): return dZ @ W.T*(X > 0), None, None
+
+@_mistake_dense_back("dZ is cut off at 0 first: the activation after it is "
+                     "another step.", "the-input")
+def _(dZ, X, W): return affine_backward(np.maximum(dZ, 0), (X, W))
+
 # %% ../../nbs/homework/exercises_dense.ipynb #7dfd0736
 exercise("transposed_map", "layers/fully_connected", "the-input",
          lambda dZ, W: dZ @ W.T,
@@ -242,6 +377,49 @@ def _(X, dZ): return X[-1:].T @ dZ[-1:]
          "keeps its own.")
 def _(X, dZ): return X[:, :, None]*dZ[:, None]
 
+# %% ../../nbs/homework/exercises_dense.ipynb #317cb9f5
+@mistake("transposed_map", "W is turned by reshape, which keeps its numbers in "
+         "a line; a transpose is meant.")
+def _(dZ, W): return dZ @ W.reshape(W.shape[::-1])
+
+@mistake("transposed_map", "Only the first output counts: the sum runs over "
+         "all of them.")
+def _(dZ, W): return dZ[:, :1]*W[:, 0]
+
+@mistake("transposed_map", "Only the last output counts: `=` in place of `+=` "
+         "in the loop over the outputs.")
+def _(dZ, W): return dZ[:, -1:]*W[:, -1]
+
+@mistake("transposed_map", "dZ is transposed, and not W.")
+def _(dZ, W): return dZ.T @ W
+
+@mistake("transposed_map", "Both are transposed: that is the transpose of "
+         "W @ dZ.")
+def _(dZ, W): return dZ.T @ W.T
+
+@mistake("transposed_map", "dZ is divided by W, as if W had to be undone.")
+def _(dZ, W): return dZ @ np.linalg.pinv(W)
+
+@mistake("weight_gradient", "X is turned by reshape, which keeps its numbers "
+         "in a line; a transpose is meant.")
+def _(X, dZ): return X.reshape(X.shape[::-1]) @ dZ
+
+@mistake("weight_gradient", "Only the first example counts.")
+def _(X, dZ): return X[:1].T @ dZ[:1]
+
+@mistake("weight_gradient", "X and dZ are summed over the examples first, and "
+         "then multiplied: each X meets its own dZ.")
+def _(X, dZ): return X.sum(axis=0)[:, None]*dZ.sum(axis=0)
+
+@mistake("weight_gradient", "dZ is transposed, and not X.")
+def _(X, dZ): return X @ dZ.T
+
+@mistake("weight_gradient", "dZ is left out: each row is the sum of X.")
+def _(X, dZ): return X.T @ np.ones_like(dZ)
+
+@mistake("weight_gradient", "X is left out: each column is the sum of dZ.")
+def _(X, dZ): return np.ones_like(X).T @ dZ
+
 # %% ../../nbs/homework/exercises_dense.ipynb #537d15c6
 def _pairs(rng, fn):
     "Outputs (or inputs) of an activation, and gradients of their shape."
@@ -285,6 +463,43 @@ def _(Y, dY):
     dY *= Y*(1 - Y)
     return dY
 
+# %% ../../nbs/homework/exercises_dense.ipynb #5c489fff
+@mistake("sigmoid_backward", "There is a square too many: Y*(1 - Y)**2 in "
+         "place of Y*(1 - Y).")
+def _(Y, dY): return dY*Y*(1 - Y)**2
+
+@mistake("sigmoid_backward", "There is a plus in place of the minus: that is "
+         "Y*(1 + Y).")
+def _(Y, dY): return dY*Y*(1 + Y)
+
+@mistake("sigmoid_backward", "A bracket is missing: dY*Y*1 - Y in place of "
+         "dY*Y*(1 - Y).")
+def _(Y, dY): return dY*Y - Y
+
+@mistake("sigmoid_backward", "There is a square too many: Y**2*(1 - Y) in "
+         "place of Y*(1 - Y).")
+def _(Y, dY): return dY*Y**2*(1 - Y)
+
+@mistake("sigmoid_backward", "The sigmoid is applied to dY, which needs "
+         "none.")
+def _(Y, dY): return _sigmoid(dY)*Y*(1 - Y)
+
+@mistake("sigmoid_backward", "dY stands where Y is meant, and Y where dY is: "
+         "the two are exchanged.")
+def _(Y, dY): return Y*dY*(1 - dY)
+
+@mistake("sigmoid_backward", "dY and the slope are added; the chain rule "
+         "multiplies them.", "one-element-at-a-time")
+def _(Y, dY): return dY + Y*(1 - Y)
+
+@mistake("sigmoid_backward", "dY is divided by the slope; the chain rule "
+         "multiplies by it.", "one-element-at-a-time")
+def _(Y, dY): return dY/(Y*(1 - Y))
+
+@mistake("sigmoid_backward", "The gradients are summed over the examples; dZ "
+         "has the shape of Y.", "one-element-at-a-time")
+def _(Y, dY): return (dY*Y*(1 - Y)).sum(axis=0, keepdims=True)
+
 # %% ../../nbs/homework/exercises_dense.ipynb #f4d8189d
 def _stable_sigmoid(Z):
     e = np.exp(-np.abs(Z))
@@ -325,6 +540,43 @@ def _(Z): return _stable_sigmoid(-Z)
 @mistake("sigmoid_masked", "The negative elements are left at 0.")
 def _(Z): return np.where(Z >= 0, _stable_sigmoid(Z), 0)
 
+# %% ../../nbs/homework/exercises_dense.ipynb #4d4ba025
+@mistake("sigmoid_masked", "At 0 nothing is set: Z > 0 and Z < 0 leave it "
+         "out.")
+def _(Z): return np.where(Z == 0, 0, _stable_sigmoid(Z))
+
+@mistake("sigmoid_masked", "Both sides get the form for the negative ones: the "
+         "result is that of -|Z|.")
+def _(Z): return _stable_sigmoid(-np.abs(Z))
+
+@mistake("sigmoid_masked", "The positive elements are left at 0.")
+def _(Z): return np.where(Z < 0, _stable_sigmoid(Z), 0)
+
+@mistake("sigmoid_masked", "The denominator of the negative side is "
+         "1 + exp(-z), not 1 + exp(z).")
+def _(Z):
+    with np.errstate(all="ignore"):
+        return np.where(Z >= 0, _stable_sigmoid(Z), np.exp(Z)/(1 + np.exp(-Z)))
+
+@mistake("sigmoid_masked", "The 1 is missing in the denominators: what is "
+         "left is exp(z), and 1/exp(-z).")
+def _(Z):
+    with np.errstate(all="ignore"):
+        return np.where(Z >= 0, 1/np.exp(-Z), np.exp(Z))
+
+@mistake("sigmoid_masked", "There is a minus below: 1 - exp in place of "
+         "1 + exp.")
+def _(Z):
+    e = np.exp(-np.abs(Z))
+    with np.errstate(all="ignore"): return np.where(Z >= 0, 1, e)/(1 - e)
+
+@mistake("sigmoid_masked", "This is tanh.", "layers/activations#tanh")
+def _(Z): return np.tanh(Z)
+
+@mistake("sigmoid_masked", "The result is clipped: nothing under a small "
+         "number is left, where the sigmoid is precise.")
+def _(Z): return np.clip(_stable_sigmoid(Z), 1e-3, 1 - 1e-3)
+
 # %% ../../nbs/homework/exercises_dense.ipynb #26179c83
 exercise("tanh_backward", "layers/activations", "tanh",
          lambda Y, dY: dY*(1 - Y**2), lambda rng: _pairs(rng, np.tanh), "dZ",
@@ -352,6 +604,36 @@ def _(Y, dY): return 1 - Y**2
 
 @mistake("tanh_backward", "dY is squared: the square belongs to Y.")
 def _(Y, dY): return dY**2*(1 - Y)
+
+# %% ../../nbs/homework/exercises_dense.ipynb #a69fbc40
+@mistake("tanh_backward", "The square is around the difference: (1 - Y)**2 in "
+         "place of 1 - Y**2.")
+def _(Y, dY): return dY*(1 - Y)**2
+
+@mistake("tanh_backward", "The slope is squared: (1 - Y**2)**2.")
+def _(Y, dY): return dY*(1 - Y**2)**2
+
+@mistake("tanh_backward", "A root is taken of the slope.")
+def _(Y, dY): return dY*np.sqrt(1 - Y**2)
+
+@mistake("tanh_backward", "A bracket is missing: dY*1 - Y**2 in place of "
+         "dY*(1 - Y**2).")
+def _(Y, dY): return dY - Y**2
+
+@mistake("tanh_backward", "The sign is turned: Y**2 - 1 in place of 1 - Y**2.")
+def _(Y, dY): return dY*(Y**2 - 1)
+
+@mistake("tanh_backward", "dY is divided by the slope; the chain rule "
+         "multiplies by it.", "one-element-at-a-time")
+def _(Y, dY): return dY/(1 - Y**2)
+
+@mistake("tanh_backward", "dY is squared in place of Y: dY and Y are "
+         "exchanged.")
+def _(Y, dY): return Y*(1 - dY**2)
+
+@mistake("tanh_backward", "This is the slope of the inverse tangent, "
+         "1/(1 + Y**2).", "arctan")
+def _(Y, dY): return dY/(1 + Y**2)
 
 # %% ../../nbs/homework/exercises_dense.ipynb #46dd10b4
 exercise("arctan_backward", "layers/activations", "arctan",
@@ -385,6 +667,42 @@ def _(Z, dY): return dY/(1 + np.tan(Z)**2)
 @mistake("arctan_backward", "The slope is returned without dY: the chain rule "
          "multiplies by it.", "one-element-at-a-time")
 def _(Z, dY): return 1/(1 + Z**2)
+
+# %% ../../nbs/homework/exercises_dense.ipynb #501bcd64
+@mistake("arctan_backward", "The square is around the sum: (1 + Z)**2 in place "
+         "of 1 + Z**2.")
+def _(Z, dY):
+    with np.errstate(divide="ignore"): return dY/(1 + Z)**2
+
+@mistake("arctan_backward", "The whole slope is squared: (1 + Z**2)**2.")
+def _(Z, dY): return dY/(1 + Z**2)**2
+
+@mistake("arctan_backward", "The magnitude stands where the square is meant: "
+         "1 + |Z|.")
+def _(Z, dY): return dY/(1 + np.abs(Z))
+
+@mistake("arctan_backward", "The power is 3 in place of 2: 1 + |Z|**3.")
+def _(Z, dY): return dY/(1 + np.abs(Z)**3)
+
+@mistake("arctan_backward", "A bracket is missing: dY/1 + Z**2 in place of "
+         "dY/(1 + Z**2).")
+def _(Z, dY): return dY + Z**2
+
+@mistake("arctan_backward", "The output arctan(Z) stands where Z is meant: "
+         "1/(1 + arctan(Z)**2).")
+def _(Z, dY): return dY/(1 + np.arctan(Z)**2)
+
+@mistake("arctan_backward", "This is the slope of tanh, 1 - tanh(Z)**2.",
+         "tanh")
+def _(Z, dY): return dY*(1 - np.tanh(Z)**2)
+
+@mistake("arctan_backward", "dY stands inside the square in place of Z: dY and "
+         "Z are exchanged.")
+def _(Z, dY): return Z/(1 + dY**2)
+
+@mistake("arctan_backward", "The 1 is missing: dY/Z**2.")
+def _(Z, dY):
+    with np.errstate(all="ignore"): return dY/Z**2
 
 # %% ../../nbs/homework/exercises_dense.ipynb #d0d45545
 exercise("relu_backward", "layers/activations", "relu",
@@ -421,9 +739,35 @@ def _(Y, dY):
 def _(Y, dY): return dY*(Y <= 0)
 
 # %% ../../nbs/homework/exercises_dense.ipynb #089fcf9c
+@mistake("relu_backward", "Where the unit is off a part of dY passes, as in a "
+         "leaky ReLU.")
+def _(Y, dY): return dY*np.where(Y > 0, 1, 0.01)
+
+@mistake("relu_backward", "Above 0 the output stands where the gradient is "
+         "meant.")
+def _(Y, dY): return np.where(Y > 0, Y, 0)
+
+@mistake("relu_backward", "Both are asked for, Y > 0 and dY > 0: that is "
+         "guided backpropagation, not the gradient.")
+def _(Y, dY): return dY*(Y > 0)*(dY > 0)
+
+@mistake("relu_backward", "dY and the slope are added; the chain rule "
+         "multiplies them.", "one-element-at-a-time")
+def _(Y, dY): return dY + (Y > 0)
+
+@mistake("relu_backward", "What is compared with 0 is dY, and what passes is "
+         "Y: the two are exchanged.")
+def _(Y, dY): return Y*(dY > 0)
+
+@mistake("relu_backward", "The result is cut to whole numbers: the array is "
+         "one of integers.")
+def _(Y, dY): return (dY*(Y > 0)).astype(int)
+
+# %% ../../nbs/homework/exercises_dense.ipynb #3650ebc3
 def _with_nan(rng):
     "Z and dY; the last Z has a NaN, which has to stay visible."
-    broken = np.array([[np.nan, -1.0, 2.0]]), np.array([[1.0, 10.0, 100.0]])
+    broken = (np.array([[np.nan, -1.0, 20.0, -np.inf]]),
+              np.array([[1.0, 10.0, -100.0, 1000.0]]))
     return [*_pairs(rng, lambda Z: Z), broken]
 
 exercise("rectify", "layers/activations_classes", "relu-and-nan",
@@ -475,7 +819,56 @@ def _(Z, dY): return dY*np.maximum(Z, 0)
 @mistake("rectify_backward", "The units that are off get the gradient.")
 def _(Z, dY): return dY*(Z <= 0)
 
-# %% ../../nbs/homework/exercises_dense.ipynb #3650ebc3
+# %% ../../nbs/homework/exercises_dense.ipynb #82dcce97
+@mistake("rectify", "Z*(Z > 0) makes NaN of minus infinity, which has to "
+         "become 0.")
+def _(Z):
+    with np.errstate(invalid="ignore"): return Z*(Z > 0)
+
+@mistake("rectify", "What is negative keeps a part of its value, as in a leaky "
+         "ReLU.", "layers/activations_rectifiers#leakyrelu")
+def _(Z): return np.where(Z < 0, 0.01*Z, Z).astype(Z.dtype)
+
+@mistake("rectify", "It is cut off above, too: np.clip at 6.")
+def _(Z): return np.clip(Z, 0, 6)
+
+@mistake("rectify", "It is cut off above, too: np.clip at 1.")
+def _(Z): return np.clip(Z, 0, 1)
+
+@mistake("rectify", "The bound is 1, not 0.")
+def _(Z): return np.maximum(Z, 1)
+
+@mistake("rectify", "The maximum is taken over an axis, np.max; np.maximum "
+         "compares each element with 0.")
+def _(Z): return Z.max(axis=-1, keepdims=True)
+
+@mistake("rectify", "The sign of Z is turned: this is max(0, -z).")
+def _(Z): return np.maximum(-Z, 0)
+
+@mistake("rectify_backward", "What is off keeps a part of the gradient, as in "
+         "a leaky ReLU.", "layers/activations_rectifiers#leakyrelu")
+def _(Z, dY): return np.where(Z <= 0, 0.01*dY, dY).astype(dY.dtype)
+
+@mistake("rectify_backward", "At 0 the gradient is halved: the slope there is "
+         "chosen to be 0.")
+def _(Z, dY): return np.where(Z == 0, dY/2, dY*~(Z <= 0)).astype(dY.dtype)
+
+@mistake("rectify_backward", "dY is changed in place: `dY[Z <= 0] = 0` writes "
+         "into the array of whoever called.")
+def _(Z, dY):
+    dY[Z <= 0] = 0
+    return dY
+
+@mistake("rectify_backward", "Both are asked for, Z > 0 and dY > 0: that is "
+         "guided backpropagation, not the gradient.")
+def _(Z, dY): return dY*~(Z <= 0)*(dY > 0)
+
+@mistake("rectify_backward", "A NaN is made where Z is NaN: dY is multiplied "
+         "by a slope that is computed from Z.")
+def _(Z, dY): return np.where(np.isnan(Z), np.nan, dY*~(Z <= 0)).astype(
+    dY.dtype)
+
+# %% ../../nbs/homework/exercises_dense.ipynb #bcf085a7
 def _softmax(Z):
     e = np.exp(Z - Z.max(axis=-1, keepdims=True))
     return e/e.sum(axis=-1, keepdims=True)
@@ -483,7 +876,8 @@ def _softmax(Z):
 exercise("softmax", "layers/activations_classes", "softmax", _softmax,
          lambda rng: [(np.array([[0.0, 1.0], [3.0, 1.0]]),),
                       (rng.normal(size=(4, 3)),), (rng.normal(size=(2, 3, 4)),),
-                      (np.array([[1000.0, 999.0, 0.0]]),)], "P",
+                      (np.array([[3000.0, 2999.0, 0.0],
+                                 [-1000.0, -1001.0, -1000.0]]),)], "P",
          ("Each row is divided by its own sum.",
           "Subtract the largest logit of each row first: it changes nothing, "
           "and no exponential exceeds 1.",
@@ -533,6 +927,86 @@ def _(Z):
     with np.errstate(all="ignore"):
         e = np.exp(Z - Z.max(axis=-1, keepdims=True))
         return e/np.exp(Z).sum(axis=-1, keepdims=True)
+
+# %% ../../nbs/homework/exercises_dense.ipynb #562497a0
+@mistake("softmax", "Maximum and sum are taken over the examples, axis 0: the "
+         "columns sum to 1, and not the rows.")
+def _(Z):
+    e = np.exp(Z - Z.max(axis=0, keepdims=True))
+    return e/e.sum(axis=0, keepdims=True)
+
+@mistake("softmax", "Maximum and sum have both lost their axis: keepdims=True "
+         "keeps it.")
+def _(Z):
+    e = np.exp(Z - Z.max(axis=-1))
+    return e/e.sum(axis=-1)
+
+@mistake("softmax", "The maximum has lost its axis, and is subtracted along "
+         "the wrong one: keepdims=True keeps it.")
+def _(Z):
+    with np.errstate(all="ignore"):
+        e = np.exp(Z - Z.max(axis=-1))
+        return e/e.sum(axis=-1, keepdims=True)
+
+@mistake("softmax", "Subtracted is the maximum of the whole array: rows far "
+         "below it become 0/0.")
+def _(Z):
+    with np.errstate(all="ignore"):
+        e = np.exp(Z - Z.max())
+        return e/e.sum(axis=-1, keepdims=True)
+
+@mistake("softmax", "Subtracted is not the maximum of the row, but its mean or "
+         "minimum: then the exponential may still overflow.")
+def _(Z):
+    with np.errstate(all="ignore"):
+        e = np.exp(Z - Z.mean(axis=-1, keepdims=True))
+        return e/e.sum(axis=-1, keepdims=True)
+
+@mistake("softmax", "The sign of the exponent is turned: the smallest logit "
+         "gets the largest probability.")
+def _(Z): return _softmax(-Z)
+
+@mistake("softmax", "It is divided by the number of classes, not by the sum of "
+         "the exponentials.")
+def _(Z):
+    e = np.exp(Z - Z.max(axis=-1, keepdims=True))
+    return e/np.asarray(Z.shape[-1], Z.dtype)
+
+@mistake("softmax", "Each element gets its own sigmoid; the classes have to "
+         "sum to 1.")
+def _(Z): return _stable_sigmoid(Z)
+
+@mistake("softmax", "It is divided by the root of the sum of squares: the sum "
+         "itself is meant.")
+def _(Z):
+    e = np.exp(Z - Z.max(axis=-1, keepdims=True))
+    return e/np.sqrt((e*e).sum(axis=-1, keepdims=True))
+
+@mistake("softmax", "Only the largest logit is marked: that is argmax.")
+def _(Z): return (Z == Z.max(axis=-1, keepdims=True)).astype(Z.dtype)
+
+@mistake("softmax", "These are the logarithms of the probabilities.")
+def _(Z): return log_probabilities(Z) if Z.ndim == 2 else np.log(_softmax(Z))
+
+@mistake("softmax", "Z is changed in place: `Z -= ...` writes into the array "
+         "of whoever called.")
+def _(Z):
+    P = _softmax(Z)
+    Z -= Z.max(axis=-1, keepdims=True)
+    return P
+
+@mistake("softmax", "1 is added to the sum: the probabilities of a row do not "
+         "sum to 1.")
+def _(Z):
+    e = np.exp(Z - Z.max(axis=-1, keepdims=True))
+    return e/(1 + e.sum(axis=-1, keepdims=True))
+
+@mistake("softmax", "The sum is that of the logits, not of their "
+         "exponentials.")
+def _(Z):
+    with np.errstate(all="ignore"):
+        S = Z - Z.max(axis=-1, keepdims=True)
+        return np.exp(S)/S.sum(axis=-1, keepdims=True)
 
 # %% ../../nbs/homework/exercises_dense.ipynb #f79f7ee0
 def _softmax_cases(rng):
@@ -584,6 +1058,56 @@ def _(P, dY): return P*(dY - (dY*P).sum(axis=-1))
 @mistake("softmax_backward", "The sum is added, not subtracted.")
 def _(P, dY): return P*(dY + _dot(dY, P))
 
+# %% ../../nbs/homework/exercises_dense.ipynb #06ddd87c
+@mistake("softmax_backward", "Subtracted is the plain mean of dY over the "
+         "classes: the probabilities are its weights.")
+def _(P, dY): return P*(dY - dY.mean(axis=-1, keepdims=True))
+
+@mistake("softmax_backward", "P is multiplied into dY alone: the sum is "
+         "subtracted outside of the factor P.")
+def _(P, dY): return P*dY - _dot(dY, P)
+
+@mistake("softmax_backward", "1 is subtracted from dY, the sum of P without "
+         "dY.")
+def _(P, dY): return P*(dY - 1)
+
+@mistake("softmax_backward", "Only what is beside the diagonal of the Jacobian "
+         "is used: the diagonal term P*dY is missing.", "the-jacobian")
+def _(P, dY): return -P*_dot(dY, P)
+
+@mistake("softmax_backward", "The diagonal is subtracted twice: p*(1 - p) "
+         "stands on it, and the sum runs over it as well.", "the-jacobian")
+def _(P, dY): return P*(dY*(1 - P) - _dot(dY, P))
+
+@mistake("softmax_backward", "The diagonal of the Jacobian has a minus, too: "
+         "on it stands p*(1 - p).", "the-jacobian")
+def _(P, dY): return -P*(dY + _dot(dY, P))
+
+@mistake("softmax_backward", "P is softmaxed once more: it is the output "
+         "already.")
+def _(P, dY):
+    Q = _softmax(P)
+    return Q*(dY - _dot(dY, Q))
+
+@mistake("softmax_backward", "This is P minus dY, the gradient of cross "
+         "entropy: dY is a gradient, not the classes.")
+def _(P, dY): return P - dY
+
+@mistake("softmax_backward", "dY is missing in front: the bracket holds the "
+         "slope alone.", "one-element-at-a-time")
+def _(P, dY): return P*(1 - P)
+
+@mistake("softmax_backward", "The factor P is there twice: P*P*(dY - sum).")
+def _(P, dY): return P*P*(dY - _dot(dY, P))
+
+@mistake("softmax_backward", "It is divided by the batch: dY holds that "
+         "already.")
+def _(P, dY): return P*(dY - _dot(dY, P))/len(P)
+
+@mistake("softmax_backward", "The Jacobian of the first example is used for "
+         "all of them: each has its own.", "the-jacobian")
+def _(P, dY): return P[:1]*(dY - _dot(dY, P[:1]))
+
 # %% ../../nbs/homework/exercises_dense.ipynb #7ee486ff
 def _elu(Z, alpha):
     return np.where(Z > 0, Z, alpha*(np.exp(np.minimum(Z, 0)) - 1))
@@ -619,6 +1143,52 @@ def _(Z, alpha=1.0):
 @mistake("elu", "Below 0 it is 0, a ReLU.", "a-unit-that-never-comes-back")
 def _(Z, alpha=1.0): return np.maximum(Z, 0)
 
+# %% ../../nbs/homework/exercises_dense.ipynb #728ab12e
+@mistake("elu", "The 1 is subtracted in the exponent: alpha*exp(z - 1).")
+def _(Z, alpha=1.0): return np.where(Z > 0, Z, alpha*np.exp(
+    np.minimum(Z, 0) - 1))
+
+@mistake("elu", "Above 0, too, stands the factor alpha.")
+def _(Z, alpha=1.0): return np.where(Z > 0, alpha*Z, _elu(Z, alpha))
+
+@mistake("elu", "The difference is turned below 0: alpha*(1 - exp(z)).")
+def _(Z, alpha=1.0): return np.where(Z > 0, Z, -_elu(Z, alpha))
+
+@mistake("elu", "exp(Z) is taken of all elements and masked by a product: "
+         "infinity times 0 is NaN.")
+def _(Z, alpha=1.0):
+    with np.errstate(all="ignore"):
+        return (Z > 0)*Z + (Z <= 0)*alpha*(np.exp(Z) - 1)
+
+@mistake("elu", "The two sides are exchanged: the exponential stands above 0.")
+def _(Z, alpha=1.0):
+    with np.errstate(all="ignore"):
+        return np.where(Z > 0, alpha*(np.exp(Z) - 1), Z)
+
+@mistake("elu", "alpha stands in the exponent: exp(alpha*z) - 1.")
+def _(Z, alpha=1.0): return np.where(Z > 0, Z, np.exp(
+    alpha*np.minimum(Z, 0)) - 1)
+
+@mistake("elu", "It is divided by alpha below 0; alpha multiplies.")
+def _(Z, alpha=1.0): return np.where(Z > 0, Z, _elu(Z, 1.0)/alpha)
+
+@mistake("elu", "The sign of the exponent is turned: exp(-z) grows below 0.")
+def _(Z, alpha=1.0):
+    with np.errstate(all="ignore"):
+        return np.where(Z > 0, Z, alpha*(np.exp(-Z) - 1))
+
+@mistake("elu", "exp(-|z|) - 1 stands everywhere below and above: above 0 it "
+         "is z itself.")
+def _(Z, alpha=1.0): return alpha*(np.exp(-np.abs(Z)) - 1)
+
+@mistake("elu", "The 1 is added, not subtracted.")
+def _(Z, alpha=1.0): return np.where(Z > 0, Z, alpha*(np.exp(
+    np.minimum(Z, 0)) + 1))
+
+@mistake("elu", "z is divided by alpha in the exponent: that is CELU.")
+def _(Z, alpha=1.0):
+    return np.where(Z > 0, Z, alpha*(np.exp(np.minimum(Z, 0)/alpha) - 1))
+
 # %% ../../nbs/homework/exercises_dense.ipynb #0e5c31ca
 exercise("elu_backward", "layers/activations_rectifiers", "elu",
          lambda Z, dY, alpha=1.0: dY*np.where(Z > 0, 1, _elu(Z, alpha) + alpha),
@@ -647,6 +1217,59 @@ def _(Z, dY, alpha=1.0): return dY*np.where(Z > 0, 1, alpha)
 
 @mistake("elu_backward", "The slope is returned without dY.")
 def _(Z, dY, alpha=1.0): return np.where(Z > 0, 1, alpha*np.exp(Z))
+
+# %% ../../nbs/homework/exercises_dense.ipynb #b9be2f2a
+@mistake("elu_backward", "The slope below 0 is alpha*exp(z) - 1: the constant "
+         "falls away.")
+def _(Z, dY, alpha=1.0): return dY*np.where(Z > 0, 1, alpha*np.exp(Z) - 1)
+
+@mistake("elu_backward", "Below 0 it is the value plus 1; it is the value plus "
+         "alpha.")
+def _(Z, dY, alpha=1.0): return dY*np.where(Z > 0, 1, _elu(Z, alpha) + 1)
+
+@mistake("elu_backward", "Below 0 it is Z plus alpha: the value plus alpha is "
+         "meant.")
+def _(Z, dY, alpha=1.0): return dY*np.where(Z > 0, 1, Z + alpha)
+
+@mistake("elu_backward", "The exponential stands above 0 as well: the slope "
+         "there is 1.")
+def _(Z, dY, alpha=1.0): return dY*alpha*np.exp(Z)
+
+@mistake("elu_backward", "Above 0 the slope is 1, not alpha.")
+def _(Z, dY, alpha=1.0): return dY*alpha*np.where(Z > 0, 1, np.exp(Z))
+
+@mistake("elu_backward", "At 0 the gradient passes with the slope 1; for z <= "
+         "0 it is alpha*exp(z).")
+def _(Z, dY, alpha=1.0): return dY*np.where(Z >= 0, 1, alpha*np.exp(Z))
+
+@mistake("elu_backward", "alpha is squared: the value with alpha is multiplied "
+         "by alpha once more.")
+def _(Z, dY, alpha=1.0): return dY*np.where(Z > 0, 1, alpha**2*np.exp(Z))
+
+@mistake("elu_backward", "What decides is the sign of dY, not that of Z.")
+def _(Z, dY, alpha=1.0): return dY*np.where(dY > 0, 1, alpha*np.exp(Z))
+
+@mistake("elu_backward", "Below 0 dY is missing: the slope stands there "
+         "alone.")
+def _(Z, dY, alpha=1.0): return np.where(Z > 0, dY, alpha*np.exp(Z))
+
+@mistake("elu_backward", "Above 0 dY is missing: the slope 1 stands there "
+         "alone.")
+def _(Z, dY, alpha=1.0): return np.where(Z > 0, 1, dY*alpha*np.exp(Z))
+
+@mistake("elu_backward", "The slopes are exchanged: 1 below 0, the exponential "
+         "above.")
+def _(Z, dY, alpha=1.0): return dY*np.where(Z > 0, alpha*np.exp(Z), 1)
+
+@mistake("elu_backward", "The sign of the exponent is turned: exp(-z).")
+def _(Z, dY, alpha=1.0): return dY*np.where(Z > 0, 1, alpha*np.exp(-Z))
+
+@mistake("elu_backward", "z is divided by alpha in the exponent: that is "
+         "CELU.")
+def _(Z, dY, alpha=1.0): return dY*np.where(Z > 0, 1, np.exp(Z/alpha))
+
+@mistake("elu_backward", "alpha stands in the exponent: exp(alpha*z).")
+def _(Z, dY, alpha=1.0): return dY*np.where(Z > 0, 1, np.exp(alpha*Z))
 
 # %% ../../nbs/homework/exercises_dense.ipynb #f3121dfe
 def _targets(rng):
@@ -684,6 +1307,48 @@ def _(Y, Y_hat): return (Y_hat - Y).mean()**2/2
          "and each output keeps its own.")
 def _(Y, Y_hat): return np.square(Y_hat - Y).mean(axis=0)/2
 
+# %% ../../nbs/homework/exercises_dense.ipynb #b972561b
+@mistake("l2", "The squares are summed over the examples and divided by the "
+         "outputs alone; the mean is over all numbers.")
+def _(Y, Y_hat): return np.square(Y_hat - Y).sum()/Y.shape[1]/2
+
+@mistake("l2", "The squares of Y and Y_hat are subtracted: the difference has "
+         "to be squared.")
+def _(Y, Y_hat): return (Y_hat**2 - Y**2).mean()/2
+
+@mistake("l2", "The loss is an array: the mean over the examples is missing, "
+         "and each keeps its own.")
+def _(Y, Y_hat): return np.square(Y_hat - Y).mean(axis=1)/2
+
+@mistake("l2", "The loss is an array: neither examples nor outputs are "
+         "averaged.")
+def _(Y, Y_hat): return np.square(Y_hat - Y)/2
+
+@mistake("l2", "The norm is taken, the root of the sum of squares.")
+def _(Y, Y_hat): return np.sqrt(np.square(Y_hat - Y).sum())/2
+
+@mistake("l2", "The norm is taken and averaged: there is no root in the loss.")
+def _(Y, Y_hat): return np.sqrt(np.square(Y_hat - Y).sum(axis=1)).mean()/2
+
+@mistake("l2", "Y and Y_hat are added; their difference is meant.")
+def _(Y, Y_hat): return np.square(Y_hat + Y).mean()/2
+
+@mistake("l2", "The half is squared as well: (difference/2)**2, a quarter.")
+def _(Y, Y_hat): return np.square((Y_hat - Y)/2).mean()
+
+@mistake("l2", "Only the last example counts: `=` in place of `+=`.")
+def _(Y, Y_hat): return np.square(Y_hat - Y)[-1].sum()/Y.size/2
+
+@mistake("l2", "The root mean square is taken, without the half.")
+def _(Y, Y_hat): return np.sqrt(np.square(Y_hat - Y).mean())
+
+@mistake("l2", "The squares are summed over the outputs and averaged over the "
+         "examples, and the half is missing as well.")
+def _(Y, Y_hat): return np.square(Y_hat - Y).sum()/len(Y)
+
+@mistake("l2", "The squares are summed: neither mean nor half is there.")
+def _(Y, Y_hat): return np.square(Y_hat - Y).sum()
+
 # %% ../../nbs/homework/exercises_dense.ipynb #4df2f92b
 exercise("l2_backward", "training/losses", "half-the-mean-square",
          lambda Y, Y_hat: (Y_hat - Y)/Y.size, _targets, "dY_hat",
@@ -714,6 +1379,61 @@ def _(Y, Y_hat): return (Y_hat - Y)/Y.size/2
          "shape of Y_hat.")
 def _(Y, Y_hat): return (Y_hat - Y).sum(axis=0, keepdims=True)/Y.size
 
+# %% ../../nbs/homework/exercises_dense.ipynb #c78bbaf3
+@mistake("l2_backward", "It is divided by the outputs alone; the loss is a "
+         "mean over all numbers.")
+def _(Y, Y_hat): return (Y_hat - Y)/Y.shape[1]
+
+@mistake("l2_backward", "These are the terms of the loss itself, half the "
+         "squares: its derivative is asked for.")
+def _(Y, Y_hat): return np.square(Y_hat - Y)/Y.size/2
+
+@mistake("l2_backward", "The square is still there: its derivative is the "
+         "difference.")
+def _(Y, Y_hat): return np.square(Y_hat - Y)/Y.size
+
+@mistake("l2_backward", "Only the sign of the difference is taken, the "
+         "gradient of an absolute value.")
+def _(Y, Y_hat): return np.sign(Y_hat - Y)/Y.size
+
+@mistake("l2_backward", "Y is not subtracted: the gradient is that of the "
+         "square of Y_hat alone.")
+def _(Y, Y_hat): return Y_hat/Y.size
+
+@mistake("l2_backward", "A bracket is missing: Y_hat - Y/Y.size in place of "
+         "(Y_hat - Y)/Y.size.")
+def _(Y, Y_hat): return Y_hat - Y/Y.size
+
+@mistake("l2_backward", "The gradient has the factor 2 and is divided by the "
+         "examples alone.")
+def _(Y, Y_hat): return 2*(Y_hat - Y)/len(Y)
+
+@mistake("l2_backward", "The gradient has the factor 2 and the division is "
+         "missing.")
+def _(Y, Y_hat): return 2*(Y_hat - Y)
+
+@mistake("l2_backward", "The difference has the wrong sign and the division is "
+         "missing.")
+def _(Y, Y_hat): return Y - Y_hat
+
+@mistake("l2_backward", "The difference has the wrong sign, and it is divided "
+         "by the examples alone.")
+def _(Y, Y_hat): return (Y - Y_hat)/len(Y)
+
+@mistake("l2_backward", "The gradient is multiplied by the loss, as if it had "
+         "been squared.")
+def _(Y, Y_hat):
+    return np.square(Y_hat - Y).mean()/2*(Y_hat - Y)/Y.size
+
+@mistake("l2_backward", "The gradient is divided by the norm: that is the "
+         "derivative of a root.")
+def _(Y, Y_hat):
+    return (Y_hat - Y)/np.sqrt(np.square(Y_hat - Y).sum())
+
+@mistake("l2_backward", "The gradient is one number, the mean of the "
+         "differences: each prediction has its own.")
+def _(Y, Y_hat): return (Y_hat - Y).mean()
+
 # %% ../../nbs/homework/exercises_dense.ipynb #961f2cd9
 def _one_hot(rng, *shape):
     return np.eye(shape[1])[rng.integers(shape[1], size=shape[0])]
@@ -727,7 +1447,7 @@ def _logits(rng):
     first = np.eye(2)[[0, 1]], np.array([[0.0, 1.0], [2.0, 5.0]])
     drawn = [(_one_hot(rng, *s), rng.normal(size=s))
              for s in [(3, 2), (1, 4), (5, 3)]]
-    far = np.eye(2)[[1, 0]], np.array([[1000.0, 0.0], [-1000.0, 0.0]])
+    far = np.eye(2)[[1, 0]], np.array([[3000.0, 0.0], [-3000.0, 0.0]])
     low = np.eye(2)[[0, 0]], np.array([[-800.0, -900.0], [1.0, 2.0]])
     return [first, *drawn, far, low]
 
@@ -766,6 +1486,56 @@ def _(Y, P): return -(Y*np.log(P) + (1 - Y)*np.log(1 - P)).sum()/len(Y)
          "meant.")
 def _(Y, P): return -(Y*np.log2(P)).sum()/len(Y)
 
+# %% ../../nbs/homework/exercises_dense.ipynb #6fe397e0
+@mistake("cross_entropy", "The largest probability of each example is taken; "
+         "the true class's is meant.")
+def _(Y, P): return -np.log(P.max(axis=1)).mean()
+
+@mistake("cross_entropy", "The entropy of P is computed: P*log(P) in place of "
+         "Y*log(P).")
+def _(Y, P): return -(P*np.log(P)).sum()/len(Y)
+
+@mistake("cross_entropy", "The logarithm is that of 1 - P.")
+def _(Y, P): return -(Y*np.log(1 - P)).sum()/len(Y)
+
+@mistake("cross_entropy", "The logarithm is taken after the sum over the "
+         "examples.")
+def _(Y, P): return -np.log((Y*P).sum()/len(Y))
+
+@mistake("cross_entropy", "The loss is an array: the mean over the examples is "
+         "missing.")
+def _(Y, P): return -(Y*np.log(P)).sum(axis=1)
+
+@mistake("cross_entropy", "The first class is taken in every example, whatever "
+         "Y is.")
+def _(Y, P): return -np.log(P[:, 0]).mean()
+
+@mistake("cross_entropy", "The logarithm has the base 10; the natural one is "
+         "meant.")
+def _(Y, P): return -(Y*np.log10(P)).sum()/len(Y)
+
+@mistake("cross_entropy", "The half is there that belongs to the mean square.")
+def _(Y, P): return -(Y*np.log(P)).sum()/len(Y)/2
+
+@mistake("cross_entropy", "The logarithms of the other classes are taken, "
+         "those that are not true.")
+def _(Y, P): return -((1 - Y)*np.log(P)).sum()/len(Y)
+
+@mistake("cross_entropy", "It is divided by the number of classes, not of "
+         "examples.")
+def _(Y, P): return -(Y*np.log(P)).sum()/Y.shape[1]
+
+@mistake("cross_entropy", "The minus is missing, and it is divided by all "
+         "numbers.")
+def _(Y, P): return (Y*np.log(P)).mean()
+
+@mistake("cross_entropy", "P is softmaxed once more: these are probabilities "
+         "already.")
+def _(Y, P): return -(Y*np.log(_softmax(P))).sum()/len(Y)
+
+@mistake("cross_entropy", "log(1 + P) is taken, np.log1p, not log(P).")
+def _(Y, P): return -(Y*np.log1p(P)).sum()/len(Y)
+
 # %% ../../nbs/homework/exercises_dense.ipynb #ebd12b0b
 exercise("cross_entropy_backward", "training/losses", "cross-entropy",
          lambda Y, P: -Y/P/len(Y), _probabilities, "dP",
@@ -799,6 +1569,59 @@ def _(Y, P): return -Y*P/len(Y)
 @mistake("cross_entropy_backward", "The other classes get 1/(1 - P), the "
          "gradient of independent yes and no.")
 def _(Y, P): return (-Y/P + (1 - Y)/(1 - P))/len(Y)
+
+# %% ../../nbs/homework/exercises_dense.ipynb #e84a122b
+@mistake("cross_entropy_backward", "This is the loss of each class, "
+         "-Y*log(P): its derivative is asked for.")
+def _(Y, P): return -Y*np.log(P)/len(Y)
+
+@mistake("cross_entropy_backward", "Y and P are exchanged in the quotient: "
+         "-P/Y.")
+def _(Y, P):
+    with np.errstate(divide="ignore"): return -P/Y/len(Y)
+
+@mistake("cross_entropy_backward", "P is squared below: that is the second "
+         "derivative.")
+def _(Y, P): return -Y/P**2/len(Y)
+
+@mistake("cross_entropy_backward", "It is divided by the number of classes, "
+         "not of examples.")
+def _(Y, P): return -Y/P/Y.shape[1]
+
+@mistake("cross_entropy_backward", "Minus and division are missing both: "
+         "Y/P.")
+def _(Y, P): return Y/P
+
+@mistake("cross_entropy_backward", "This is P - Y, the gradient at the "
+         "logits, and not divided by the examples either.", "from-logits")
+def _(Y, P): return P - Y
+
+@mistake("cross_entropy_backward", "P is not divided by: the gradient is "
+         "-Y/P.")
+def _(Y, P): return -Y/len(Y)
+
+@mistake("cross_entropy_backward", "A bracket is missing: -Y/P*B in place of "
+         "-Y/(P*B).")
+def _(Y, P): return -Y/P*len(Y)
+
+@mistake("cross_entropy_backward", "1 - P stands below the line: P is meant.")
+def _(Y, P): return -Y/(1 - P)/len(Y)
+
+@mistake("cross_entropy_backward", "The gradient is summed over the examples; "
+         "it has the shape of P.")
+def _(Y, P): return (-Y/P/len(Y)).sum(axis=0, keepdims=True)
+
+@mistake("cross_entropy_backward", "The gradient of the true class alone is "
+         "returned, one number for each example.")
+def _(Y, P): return (-Y/P/len(Y)).sum(axis=1)
+
+@mistake("cross_entropy_backward", "The other classes, which are not true, get "
+         "the gradient.")
+def _(Y, P): return -(1 - Y)/P/len(Y)
+
+@mistake("cross_entropy_backward", "The other classes get -1/(1 - P): the "
+         "gradient of independent yes and no, with a wrong sign.")
+def _(Y, P): return -(Y/P + (1 - Y)/(1 - P))/len(Y)
 
 # %% ../../nbs/homework/exercises_dense.ipynb #59a5eef5
 exercise("log_probabilities", "training/losses", "from-logits",
@@ -863,6 +1686,103 @@ def _(Z):
     S = Z - Z.max(axis=1, keepdims=True)
     return Z - np.log(np.exp(S).sum(axis=1, keepdims=True))
 
+# %% ../../nbs/homework/exercises_dense.ipynb #5e65a41f
+@mistake("log_probabilities", "Subtracted is the maximum of the whole batch: "
+         "rows far below it end at the logarithm of 0.")
+def _(Z):
+    with np.errstate(all="ignore"):
+        S = Z - Z.max()
+        return S - np.log(np.exp(S).sum(axis=1, keepdims=True))
+
+@mistake("log_probabilities", "The maximum is taken over the examples, axis "
+         "0, and shifts the classes of a row against each other.")
+def _(Z):
+    with np.errstate(all="ignore"):
+        S = Z - Z.max(axis=0)
+        return S - np.log(np.exp(S).sum(axis=1, keepdims=True))
+
+@mistake("log_probabilities", "The maximum has lost its axis, and is "
+         "subtracted along the wrong one: keepdims=True keeps it.")
+def _(Z):
+    with np.errstate(all="ignore"):
+        S = Z - Z.max(axis=1)
+        return S - np.log(np.exp(S).sum(axis=1, keepdims=True))
+
+@mistake("log_probabilities", "The sum has lost its axis, and is subtracted "
+         "along the wrong one: keepdims=True keeps it.")
+def _(Z):
+    S = Z - Z.max(axis=1, keepdims=True)
+    return S - np.log(np.exp(S).sum(axis=1))
+
+@mistake("log_probabilities", "The maximum is subtracted from Z in front, but "
+         "the sum is that of exp(Z), and overflows.")
+def _(Z):
+    with np.errstate(all="ignore"):
+        S = Z - Z.max(axis=1, keepdims=True)
+        return S - np.log(np.exp(Z).sum(axis=1, keepdims=True))
+
+@mistake("log_probabilities", "The sum is subtracted without a logarithm.")
+def _(Z):
+    S = Z - Z.max(axis=1, keepdims=True)
+    return S - np.exp(S).sum(axis=1, keepdims=True)
+
+@mistake("log_probabilities", "The logarithm of the sum is added, not "
+         "subtracted.")
+def _(Z):
+    S = Z - Z.max(axis=1, keepdims=True)
+    return S + np.log(np.exp(S).sum(axis=1, keepdims=True))
+
+@mistake("log_probabilities", "It is divided by the logarithm of the sum; it "
+         "has to be subtracted.")
+def _(Z):
+    S = Z - Z.max(axis=1, keepdims=True)
+    with np.errstate(all="ignore"):
+        return S/np.log(np.exp(S).sum(axis=1, keepdims=True))
+
+@mistake("log_probabilities", "A mean of the exponentials is taken where their "
+         "sum is meant.")
+def _(Z):
+    S = Z - Z.max(axis=1, keepdims=True)
+    return S - np.log(np.exp(S).mean(axis=1, keepdims=True))
+
+@mistake("log_probabilities", "The logarithm has the base 2; the natural one "
+         "is meant.")
+def _(Z):
+    S = Z - Z.max(axis=1, keepdims=True)
+    return S - np.log2(np.exp(S).sum(axis=1, keepdims=True))
+
+@mistake("log_probabilities", "Subtracted is the mean of the row: then the "
+         "exponential may still overflow.")
+def _(Z):
+    with np.errstate(all="ignore"):
+        S = Z - Z.mean(axis=1, keepdims=True)
+        return S - np.log(np.exp(S).sum(axis=1, keepdims=True))
+
+@mistake("log_probabilities", "This is the logarithm of the sum alone, one "
+         "number for each row: Z minus it is asked for.")
+def _(Z):
+    m = Z.max(axis=1, keepdims=True)
+    return m + np.log(np.exp(Z - m).sum(axis=1, keepdims=True))
+
+@mistake("log_probabilities", "Z is changed in place: `Z -= ...` writes into "
+         "the array of whoever called.")
+def _(Z):
+    found = log_probabilities(Z)
+    Z -= Z.max(axis=1, keepdims=True)
+    return found
+
+@mistake("log_probabilities", "The maximum is added back with the wrong sign: "
+         "the logarithm of the sum is that plus the maximum.")
+def _(Z):
+    m = Z.max(axis=1, keepdims=True)
+    return Z - np.log(np.exp(Z - m).sum(axis=1, keepdims=True)) + m
+
+@mistake("log_probabilities", "The maximum is subtracted twice: once from Z, "
+         "and once with the logarithm of the sum.")
+def _(Z):
+    m = Z.max(axis=1, keepdims=True)
+    return Z - 2*m - np.log(np.exp(Z - m).sum(axis=1, keepdims=True))
+
 # %% ../../nbs/homework/exercises_dense.ipynb #8bbbefde
 def _from_logits(Y, Z): return -(Y*log_probabilities(Z)).sum()/len(Y)
 
@@ -906,6 +1826,62 @@ def _(Y, Z): return _from_logits(Y, Z)/Y.shape[1]
 @mistake("from_logits", "Only the logits of the true classes are taken; the "
          "logarithm of the sum is missing.")
 def _(Y, Z): return -(Y*Z).sum()/len(Y)
+
+# %% ../../nbs/homework/exercises_dense.ipynb #71785792
+@mistake("from_logits", "Subtracted is the maximum of the whole batch: rows "
+         "far below it end at the logarithm of 0.")
+def _(Y, Z):
+    with np.errstate(all="ignore"):
+        S = Z - Z.max()
+        S = S - np.log(np.exp(S).sum(axis=1, keepdims=True))
+    return -S[Y == 1].sum()/len(Y)
+
+@mistake("from_logits", "The logarithm is missing: this is minus the mean "
+         "probability of the true class.")
+def _(Y, Z): return -(Y*_softmax(Z)).sum()/len(Y)
+
+@mistake("from_logits", "The logarithms of all classes are added, not that of "
+         "the true class alone.")
+def _(Y, Z): return -log_probabilities(Z).sum()/len(Y)
+
+@mistake("from_logits", "The largest probability of each example is taken; the "
+         "true class's is meant.")
+def _(Y, Z): return -log_probabilities(Z).max(axis=1).mean()
+
+@mistake("from_logits", "The maximum is subtracted inside the sum alone, and "
+         "not from the logit of the true class.")
+def _(Y, Z):
+    S = Z - Z.max(axis=1, keepdims=True)
+    return (np.log(np.exp(S).sum(axis=1)) - (Y*Z).sum(axis=1)).mean()
+
+@mistake("from_logits", "The logits are taken for probabilities: log(Z).")
+def _(Y, Z):
+    with np.errstate(all="ignore"): return -(np.log(Z)[Y == 1]).sum()/len(Y)
+
+@mistake("from_logits", "The logit of the true class is not subtracted: the "
+         "logarithm of the sum is left alone.")
+def _(Y, Z): return _from_logits(Y, Z) + (Y*Z).sum()/len(Y)
+
+@mistake("from_logits", "The other classes, which are not true, are taken.")
+def _(Y, Z): return -((1 - Y)*log_probabilities(Z)).sum()/len(Y)
+
+@mistake("from_logits", "The loss is an array: the mean over the examples is "
+         "missing.")
+def _(Y, Z): return -(Y*log_probabilities(Z)).sum(axis=1)
+
+@mistake("from_logits", "The softmax is taken over the examples, axis 0.")
+def _(Y, Z): return -(Y*log_probabilities(Z.T).T).sum()/len(Y)
+
+@mistake("from_logits", "The sign of the logits is turned.")
+def _(Y, Z): return _from_logits(Y, -Z)
+
+@mistake("from_logits", "The softmax is taken twice: once by hand, once in the "
+         "logarithm of the probabilities.")
+def _(Y, Z): return -(Y*log_probabilities(_softmax(Z))).sum()/len(Y)
+
+@mistake("from_logits", "The maximum is added back with the wrong sign.")
+def _(Y, Z):
+    return _from_logits(Y, Z) - 2*Z.max(axis=1).mean()
 
 # %% ../../nbs/homework/exercises_dense.ipynb #e077a014
 exercise("from_logits_backward", "training/losses",
@@ -951,3 +1927,67 @@ def _(Y, Z):
 @mistake("from_logits_backward", "Only the true class gets a gradient; the "
          "others have P.")
 def _(Y, Z): return Y*(_softmax(Z) - Y)/len(Y)
+
+# %% ../../nbs/homework/exercises_dense.ipynb #e8efaf55
+@mistake("from_logits_backward", "A bracket is missing: P - Y/B in place of "
+         "(P - Y)/B.")
+def _(Y, Z): return _softmax(Z) - Y/len(Y)
+
+@mistake("from_logits_backward", "Only P is divided by the batch: P/B - Y in "
+         "place of (P - Y)/B.")
+def _(Y, Z): return _softmax(Z)/len(Y) - Y
+
+@mistake("from_logits_backward", "Y is not subtracted: these are the "
+         "probabilities, divided by the batch.")
+def _(Y, Z): return _softmax(Z)/len(Y)
+
+@mistake("from_logits_backward", "Y is added, not subtracted.")
+def _(Y, Z): return (_softmax(Z) + Y)/len(Y)
+
+@mistake("from_logits_backward", "The softmax is taken over the examples, axis "
+         "0.")
+def _(Y, Z): return (_softmax(Z.T).T - Y)/len(Y)
+
+@mistake("from_logits_backward", "Subtracted is the maximum of the whole "
+         "batch: rows far below it become 0/0.")
+def _(Y, Z):
+    with np.errstate(all="ignore"):
+        e = np.exp(Z - Z.max())
+        return (e/e.sum(axis=1, keepdims=True) - Y)/len(Y)
+
+@mistake("from_logits_backward", "This is -Y/P, the gradient at the "
+         "probabilities; asked for is the one at the logits.")
+def _(Y, Z):
+    with np.errstate(all="ignore"): return -Y/_softmax(Z)/len(Y)
+
+@mistake("from_logits_backward", "Each logit gets its own sigmoid; the classes "
+         "have a softmax.")
+def _(Y, Z): return (_stable_sigmoid(Z) - Y)/len(Y)
+
+@mistake("from_logits_backward", "The sign is turned and the division missing: "
+         "Y - P.")
+def _(Y, Z): return Y - _softmax(Z)
+
+@mistake("from_logits_backward", "The slope of the softmax is multiplied in, "
+         "P*(1 - P): P - Y has it already.")
+def _(Y, Z):
+    P = _softmax(Z)
+    return (P - Y)*P*(1 - P)/len(Y)
+
+@mistake("from_logits_backward", "1 is subtracted at the other classes, not at "
+         "the true one: Y and 1 - Y are exchanged.")
+def _(Y, Z): return (_softmax(Z) - (1 - Y))/len(Y)
+
+@mistake("from_logits_backward", "It is divided by the number of classes, not "
+         "of examples.")
+def _(Y, Z): return (_softmax(Z) - Y)/Y.shape[1]
+
+@mistake("from_logits_backward", "1 is subtracted from every class, not from "
+         "the true one alone.")
+def _(Y, Z): return (_softmax(Z) - 1)/len(Y)
+
+@mistake("from_logits_backward", "1 is subtracted at the largest logit; it "
+         "belongs to the true class.")
+def _(Y, Z):
+    largest = Z == Z.max(axis=1, keepdims=True)
+    return (_softmax(Z) - largest)/len(Y)

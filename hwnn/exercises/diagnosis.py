@@ -25,7 +25,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
-from itertools import chain, combinations, pairwise, permutations
+from itertools import chain, combinations, pairwise, permutations, product
 from textwrap import dedent
 
 import numpy as np
@@ -290,6 +290,19 @@ def _leaves(outputs, value):
     if len(value) != len(outputs):
         raise _Form(f"It returns {len(value)} values, expected are "
                     f"{len(outputs)}: {_spelled(outputs)}.")
+    try: return _in_order(outputs, value)
+    except _Form:
+        if not any(_has_form(outputs, turned)
+                   for turned in list(permutations(value))[1:24]): raise
+        raise _Form("The values are returned in another order than "
+                    f"{_spelled(outputs)}.") from None
+
+def _has_form(outputs, value):
+    try: _in_order(outputs, value)
+    except _Form: return False
+    return True
+
+def _in_order(outputs, value):
     return [leaf for part, v in zip(outputs, value)
             for leaf in _leaves(part, v)]
 
@@ -392,10 +405,59 @@ def _cover(left, explained):
     return found
 
 # %% ../../nbs/homework/exercises_diagnosis.ipynb #1a32f86c
-def _relation(name, pairs, batches):
+def _given(fn, case):
+    "Arrays and numbers of a case by name, also of tuples and contexts."
+    try: names = list(inspect.signature(fn).parameters)
+    except (TypeError, ValueError): names = []
+    found = {}
+    for k, value in enumerate(case):
+        _gather(found, names[k] if k < len(names) else f"argument {k}", value)
+    return found
+
+def _gather(found, name, value):
+    "Put into `found` what a value holds; booleans and texts are left out."
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        found[name] = np.asarray(float(value))
+    elif isinstance(value, np.ndarray): found[name] = value
+    elif isinstance(value, dict):
+        for key, v in value.items(): _gather(found, f"{name}.{key}", v)
+    elif isinstance(value, (tuple, list)):
+        if len(value) > 4 or isinstance(value, list) and all(
+                isinstance(v, float) for v in value):
+            found[name] = np.asarray(value, dtype=float)
+        else:
+            for k, v in enumerate(value): _gather(found, f"{name}[{k}]", v)
+
+def _sizes(given):
+    "Lengths and their products by how they are written in code."
+    found = {}
+    for name, A in given.items():
+        for k in range(A.ndim): found[f"{name}.shape[{k}]"] = A.shape[k]
+        if A.ndim > 1: found[f"{name}.size"] = A.size
+        if A.ndim == 4: found.update({
+            f"{name}.shape[1]*{name}.shape[2]": A.shape[1]*A.shape[2],
+            f"{name}.size/{name}.shape[3]": A.size//A.shape[3]})
+        if name.endswith("[0]") and f"{name[:-3]}[1]" in given and not A.ndim:
+            found[f"{name}*{name[:-3]}[1]"] = A*given[f"{name[:-3]}[1]"]
+    return {name: np.asarray(float(n)) for name, n in found.items()}
+
+# %% ../../nbs/homework/exercises_diagnosis.ipynb #4811dd96
+def _holds(fn, rows):
+    "Whether an offer makes each output out of the right one."
+    for a, b, given in rows:
+        with np.errstate(all="ignore"), suppress(ValueError, KeyError,
+                                                 TypeError, IndexError):
+            x = np.asarray(fn(b, given))
+            if x.shape == a.shape and not _wrong_cells(a, x).any(): continue
+        return False
+    return True
+
+def _relation(name, pairs, batches, givens=None):
     "How an output is related to the right one in all cases, or None."
+    rows = [(a, b, g) for (a, b), g in zip(pairs, givens or [{}]*len(pairs))]
     if any(a.shape != b.shape for a, b in pairs):
-        return _shape_relation(name, pairs)
+        return _shape_relation(name, pairs) or _moved(name, rows)
+    if all(np.array_equal(*pair) for pair in pairs): return None
     always = lambda fn: all(not _wrong_cells(a, fn(b, n)).any()
                             for (a, b), n in zip(pairs, batches))
     if always(lambda b, n: 0*b): return f"{name} is 0 everywhere."
@@ -406,10 +468,15 @@ def _relation(name, pairs, batches):
         if always(lambda b, n: b*n): return (
             f"{name} is the right one times the batch: a division by it is "
             "missing.")
-    for factor in (2, 0.5, 3, 4, 0.25):
+    for factor in (2, 0.5, 3, 4, 0.25, -2, -0.5):
         if always(lambda b, n: factor*b):
             return f"{name} is {factor:g} times what it should be."
-    return _reversed_axes(name, pairs) or _factors(name, pairs)
+    return (_reversed_axes(name, pairs) or _function_of(name, rows)
+            or _out_of_given(name, rows) or _formula(name, rows)
+            or _moved(name, rows)
+            or _shifted(name, pairs) or _without_end(name, pairs)
+            or _capped(name, pairs, batches) or _in_places(name, rows)
+            or _factors(name, pairs))
 
 def _shape_relation(name, pairs):
     "Right numbers in the wrong shape: turned, flat, or too few."
@@ -426,6 +493,7 @@ def _shape_relation(name, pairs):
         return (f"{name} lacks the last entries along axis "
                 f"{' and '.join(map(str, short))}: its shape is {a.shape}, "
                 f"expected is {b.shape}.")
+    return _block(name, pairs) or _summed(name, pairs)
 
 def _reversed_axes(name, pairs):
     ndim = min(a.ndim for a, _ in pairs)
@@ -449,6 +517,380 @@ def _factor(mine, right):
     factor = float((mine*right).sum()/(right*right).sum())
     wrong = _wrong_cells(mine, factor*right).any() or abs(factor) < 1e-9
     return None if wrong else factor
+
+# %% ../../nbs/homework/exercises_diagnosis.ipynb #cde2989f
+def _block(name, pairs):
+    "One array is a part of the other."
+    if any(a.ndim != b.ndim for a, b in pairs): return None
+    where = [_found_in(b, a) for a, b in pairs]
+    if all(at is not None for at in where):
+        k = next(k for k, (a, b) in enumerate(pairs) if a.shape != b.shape)
+        a, b = pairs[k]
+        axes = [n for n in range(a.ndim) if a.shape[n] != b.shape[n]]
+        return (f"{name} has entries too many along axis "
+                f"{' and '.join(map(str, axes))}: its shape is {a.shape}, and "
+                f"the right ones {b.shape} begin at {tuple(where[k])}.")
+    where = [_found_in(a, b) for a, b in pairs]
+    if any(at is None for at in where): return None
+    a, b = next(p for p in pairs if p[0].shape != p[1].shape)
+    axes = [n for n in range(a.ndim) if a.shape[n] != b.shape[n]]
+    return (f"{name} lacks entries along axis {' and '.join(map(str, axes))}, "
+            f"at the front as well: its shape is {a.shape}, expected is "
+            f"{b.shape}.")
+
+def _found_in(part, whole):
+    "Where `part` begins in `whole`, or None."
+    spare = [n - m for n, m in zip(whole.shape, part.shape)]
+    if not part.size or min(spare, default=0) < 0 or np.prod(
+            [n + 1 for n in spare]) > 500: return None
+    for at in np.ndindex(*(n + 1 for n in spare)):
+        cut = whole[tuple(slice(k, k + m) for k, m in zip(at, part.shape))]
+        if not _wrong_cells(cut, part).any(): return at
+
+def _summed(name, pairs):
+    "A sum or a mean over some axes is missing, or there is one too many."
+    for most in (lambda a, b: b, lambda a, b: a):
+        ndim = min(most(a, b).ndim for a, b in pairs)
+        for axes in chain.from_iterable(combinations(range(ndim), n)
+                                        for n in range(1, ndim + 1)):
+            for fn, keep in product((np.sum, np.mean, np.max), (True, False)):
+                turn = lambda A: fn(A, axis=axes, keepdims=keep)
+                too_many = most(0, 1)   # it is `mine` that has been summed
+                if not all(_fits(*((a, turn(b)) if too_many else (b, turn(a))))
+                           for a, b in pairs): continue
+                what = {np.sum: "sum", np.mean: "mean", np.max: "maximum"}[fn]
+                over = f"over axis {' and '.join(map(str, axes))}"
+                return (f"{name} is the {what} {over} of what it should be."
+                        if too_many else
+                        f"In {name} the {what} {over} is missing.")
+
+def _fits(a, x): return a.shape == x.shape and not _wrong_cells(a, x).any()
+
+# %% ../../nbs/homework/exercises_diagnosis.ipynb #400bab0c
+def _moved(name, rows):
+    "Axes in another order, or numbers in other places."
+    pairs = [(a, b) for a, b, _ in rows]
+    ndim = min(b.ndim for _, b in pairs)
+    if any(b.ndim != ndim for _, b in pairs): return None
+    orders = list(permutations(range(ndim)))[1:]
+    for p in orders:
+        if all(_fits(a, b.transpose(p)) for a, b in pairs):
+            return (f"The axes of {name} are in the wrong order: yours are "
+                    f"{p} of the right one.")
+    if any(a.size != b.size for a, b in pairs): return None
+    for p in orders:
+        if all(_fits(a.ravel(), b.transpose(p).ravel()) for a, b in pairs):
+            return (f"{name} holds the right numbers in another order: a "
+                    "reshape stands where axes are to be moved, or runs over "
+                    "them in another order.")
+    if all(_fits(np.sort(a, axis=None), np.sort(b, axis=None))
+           for a, b in pairs) and max(a.size for a, _ in pairs) > 2:
+        return f"{name} holds the right numbers, but in other places."
+
+def _shifted(name, pairs):
+    "Right numbers one or two places further on along an axis."
+    for axis, by in product(range(min(a.ndim for a, _ in pairs)),
+                            (1, -1, 2, -2)):
+        cut = lambda A, d: np.moveaxis(A, axis, 0)[max(d, 0):min(d, 0) or None]
+        parts = [(cut(a, by), cut(b, -by)) for a, b in pairs
+                 if a.shape[axis] > abs(by)]
+        if not parts or sum(p.size for p, _ in parts)*2 < sum(
+                a.size for a, _ in pairs): continue
+        if all(_fits(*part) and part[0].any() for part in parts):
+            way = "late" if by > 0 else "early"
+            return (f"{name} is shifted along axis {axis}: its numbers come "
+                    f"{abs(by)} place{'s'*(abs(by) > 1)} too {way}.")
+
+def _without_end(name, pairs):
+    "What overflowed, if nothing else is wrong."
+    if all(np.isfinite(b[w]).all() and not np.isfinite(a[w]).any()
+           for a, b in pairs for w in [_wrong_cells(a, b)]):
+        return (f"{name} is NaN or infinite where it should be a number: "
+                "something overflows, or is divided by 0.")
+
+
+def _capped(name, pairs, batches):
+    "What ends at the logarithm of a small number."
+    for n in (1, "batch"):
+        found = set()
+        for (a, b), batch in zip(pairs, batches):
+            wrong = _wrong_cells(a, b) & (np.abs(b) > 30)
+            with np.errstate(all="ignore"):
+                digits = np.abs(a)[wrong]*(batch if n == "batch" else 1)
+                found |= set(np.round(digits/math.log(10), 4).tolist())
+        if len(found) == 1 and (d := found.pop()) == round(d) >= 4:
+            return (f"{name} ends at the logarithm of 1e-{d:.0f}: a number is "
+                    "added to probabilities, or they are clipped, before the "
+                    "logarithm.")
+
+# %% ../../nbs/homework/exercises_diagnosis.ipynb #ebb4728f
+_OFFERS = {
+    "the absolute value of what it should be": np.abs,
+    "the square of what it should be": np.square,
+    "the square root of what it should be": np.sqrt,
+    "one over what it should be": lambda b: 1/b,
+    "one over the square of what it should be": lambda b: 1/b**2,
+    "one over the root of what it should be": lambda b: 1/np.sqrt(b),
+    "the exponential of what it should be": np.exp,
+    "the logarithm of what it should be": np.log,
+    "minus the logarithm of what it should be": lambda b: -np.log(b),
+    "1 minus what it should be": lambda b: 1 - b,
+    "what it should be minus 1": lambda b: b - 1,
+    "what it should be plus 1": lambda b: b + 1,
+    "cut off at 0, with no negative numbers": lambda b: np.maximum(b, 0),
+    "cut off at 1": lambda b: np.minimum(b, 1),
+    "the sign of what it should be": np.sign,
+    "rounded to whole numbers": np.round,
+    "rounded down to whole numbers": np.floor,
+    "cut to whole numbers, as in an array of integers": np.trunc,
+    "the running sum of what it should be": np.cumsum,
+}
+
+def _function_of(name, rows):
+    for said, fn in _OFFERS.items():
+        if _holds(lambda b, given: fn(b), rows): return f"{name} is {said}."
+
+_CURVES = {
+    "{}": lambda x: x, "{}**2": np.square, "|{}|": np.abs,
+    "the root of {}": np.sqrt, "exp({})": np.exp,
+    "exp(-{})": lambda x: np.exp(-x), "log({})": np.log,
+    "tanh({})": np.tanh, "1 - tanh({})**2": lambda x: 1 - np.tanh(x)**2,
+    "the sigmoid of {}": lambda x: 1/(1 + np.exp(-x)),
+    "the sigmoid of -{}": lambda x: 1/(1 + np.exp(x)),
+    "the sigmoid's slope at {}": lambda x: np.exp(-x)/(1 + np.exp(-x))**2,
+    "arctan({})": np.arctan, "1/(1 + {}**2)": lambda x: 1/(1 + x*x),
+    "log(1 + exp({}))": lambda x: np.logaddexp(0, x),
+    "sin({})": np.sin, "cos({})": np.cos, "1 - {}": lambda x: 1 - x,
+    "1 + {}": lambda x: 1 + x, "{}*(1 - {})": lambda x: x*(1 - x),
+    "1 - {}**2": lambda x: 1 - x*x, "1 + {}**2": lambda x: 1 + x*x,
+    "1 + |{}|": lambda x: 1 + np.abs(x), "max({}, 0)": lambda x: x*(x > 0),
+    "the sign of {}": np.sign, "({} > 0)": lambda x: (x > 0)*1.0,
+    "({} >= 0)": lambda x: (x >= 0)*1.0, "({} < 0)": lambda x: (x < 0)*1.0,
+    "({} <= 0)": lambda x: (x <= 0)*1.0, "({} != 0)": lambda x: (x != 0)*1.0}
+
+def _formula(name, rows):
+    "A curve of one input, alone or with another one or the right numbers."
+    same = [n for n in rows[0][2] if not n.startswith("the right") and all(
+        n in g and g[n].shape == a.shape for a, _, g in rows)]
+    for n in same:
+        for said, curve in _CURVES.items():
+            said = said.replace("{}", n)
+            at = lambda g: curve(np.asarray(g[n], dtype=float))
+            if _holds(lambda b, g: at(g), rows): return f"{name} is {said}."
+            if _holds(lambda b, g: -at(g), rows):
+                return f"{name} is minus {said}."
+            for other in [m for m in same if m != n] + ["the right one"]:
+                get = lambda b, g: g.get(other, b)
+                for word, fn in (("times", np.multiply), ("over", np.divide),
+                                 ("plus", np.add), ("minus", np.subtract)):
+                    if _holds(lambda b, g: fn(get(b, g), at(g)), rows):
+                        return f"{name} is {other} {word} {said}."
+
+def _common(rows):
+    "The names of what all cases were given, and its lengths."
+    first = [n for n in rows[0][2] if all(n in g for _, _, g in rows)]
+    sizes = [_sizes({n: g[n] for n in first}) for _, _, g in rows]
+    every = [{**{n: g[n] for n in first}, **s}
+             for (_, _, g), s in zip(rows, sizes)]
+    for (a, b, g), e in zip(rows, every):
+        e.update(_derived({n: g[n] for n in first}, b))
+    names = [n for n in every[0] if all(n in e for e in every)]
+    return names, [(a, b, e) for (a, b, _), e in zip(rows, every)]
+
+def _derived(given, b):
+    "Sums, means and maxima of what was given, and lists turned to columns."
+    found = {}
+    for n, A in given.items():
+        if n.startswith("the right"): continue
+        if A.ndim == 1 and b.ndim > 1 and len(A) == len(b):
+            found[f"its {n}"] = A.reshape(-1, *[1]*(b.ndim - 1))
+        if A.ndim != 2 or b.ndim > 2: continue
+        for said, fn in (("sum", np.sum), ("mean", np.mean), ("maximum",
+                         np.max), ("variance", np.var), ("deviation", np.std)):
+            found[f"the {said} of each row of {n}"] = fn(A, 1, keepdims=True)
+            found[f"the {said} of each column of {n}"] = fn(A, 0, keepdims=True)
+            found[f"the {said} of {n}"] = np.asarray(fn(A))
+    return found
+
+def _out_of_given(name, rows):
+    "Something given, itself or as a factor or a term too many."
+    names, rows = _common(rows)
+    one = lambda n: all(np.size(g[n]) == 1 and np.all(g[n] == 1)
+                        for _, _, g in rows)
+    for n in names:
+        for said, fn in _uses(n):
+            if not (one(n) and ("times" in said or "divided" in said)):
+                if _holds(fn, rows): return f"{name} is {said}."
+    for n, m in combinations([n for n in names if not any(
+            word in n for word in ("shape", "size", " of "))], 2):
+        for said, fn in ((f"{n}*{m}", lambda b, g: g[n]*g[m] + 0*b),
+                         (f"{n}/{m}", lambda b, g: g[n]/g[m] + 0*b),
+                         (f"{m}/{n}", lambda b, g: g[m]/g[n] + 0*b),
+                         (f"{n} - {m}", lambda b, g: g[n] - g[m] + 0*b),
+                         (f"{m} - {n}", lambda b, g: g[m] - g[n] + 0*b),
+                         (f"{n} + {m}", lambda b, g: g[n] + g[m] + 0*b)):
+            if _holds(fn, rows): return f"{name} is {said}."
+
+def _uses(n):
+    "Offers with the thing of that name."
+    share = lambda g: 1 - _share(g[n])
+    return [
+        (f"{n} itself, unchanged", lambda b, g: g[n] + 0*b),
+        (f"minus {n}", lambda b, g: 0*b - g[n]),
+        (f"the right one times {n}", lambda b, g: b*g[n]),
+        (f"the right one divided by {n}", lambda b, g: b/g[n]),
+        (f"the right one times {n}**2", lambda b, g: b*g[n]**2),
+        (f"the right one divided by {n}**2", lambda b, g: b/g[n]**2),
+        (f"the right one times the root of {n}", lambda b, g: b*np.sqrt(g[n])),
+        (f"the right one divided by the root of {n}",
+         lambda b, g: b/np.sqrt(g[n])),
+        (f"the right one times 1 - {n}", lambda b, g: b*share(g)),
+        (f"the right one divided by 1 - {n}", lambda b, g: b/share(g)),
+        (f"the right one times {n}/(1 - {n})",
+         lambda b, g: b*g[n]/share(g)),
+        (f"the right one times (1 - {n})/{n}",
+         lambda b, g: b/g[n]*share(g)),
+        (f"the right one times {n}/({n} - 1)",
+         lambda b, g: -b*_size(g[n])/(1 - g[n])),
+        (f"the right one times ({n} - 1)/{n}",
+         lambda b, g: -b*(1 - g[n])/_size(g[n])),
+        (f"the right one times 1 + {n}", lambda b, g: b*(1 + _share(g[n]))),
+        (f"the right one times (1 - {n})**2", lambda b, g: b*share(g)**2),
+        (f"the right one divided by (1 - {n})**2",
+         lambda b, g: b/share(g)**2),
+        (f"the right one times the root of 1 - {n}",
+         lambda b, g: b*np.sqrt(share(g))),
+        (f"the right one times 2*{n}", lambda b, g: 2*b*g[n]),
+        (f"the right one times {n}/2", lambda b, g: b*g[n]/2),
+        (f"the right one times 2/{n}", lambda b, g: 2*b/g[n]),
+        (f"the right one divided by 2*{n}", lambda b, g: b/g[n]/2),
+        (f"minus the right one times {n}", lambda b, g: -b*g[n]),
+        (f"minus the right one divided by {n}", lambda b, g: -b/g[n]),
+        (f"the right one plus {n}", lambda b, g: b + g[n]),
+        (f"the right one minus {n}", lambda b, g: b - g[n]),
+        (f"the right one minus twice {n}: its sign is turned",
+         lambda b, g: b - 2*g[n]),
+        (f"the right one plus twice {n}", lambda b, g: b + 2*g[n])]
+
+def _share(value):
+    if np.ndim(value) or not 0 < value < 1: raise ValueError("no share")
+    return value
+
+def _size(value):
+    if np.ndim(value) or not value > 1: raise ValueError("no size")
+    return value
+
+# %% ../../nbs/homework/exercises_diagnosis.ipynb #1c2960f6
+def _in_places(name, rows):
+    "What stands in the wrong cells, if these are places that can be told."
+    rows = [(a, b, {n: v for n, v in g.items() if v.shape == b.shape})
+            for a, b, g in rows]
+    names = [n for n in rows[0][2] if all(n in g for _, _, g in rows)]
+    offers = {"is 0": lambda b, g: 0*b, "has the wrong sign": lambda b, g: -b,
+              "is 1": lambda b, g: 0*b + 1, "is NaN": lambda b, g: b*np.nan,
+              "is infinite": lambda b, g: 0*b + np.inf,
+              "is minus infinity": lambda b, g: 0*b - np.inf,
+              "is half of what it should be": lambda b, g: b/2,
+              "is twice what it should be": lambda b, g: 2*b}
+    for n in names:
+        offers[f"is {n} itself"] = lambda b, g, n=n: g[n]
+        offers[f"is minus {n}"] = lambda b, g, n=n: -g[n]
+    wrong = [_wrong_cells(a, b) for a, b, _ in rows]
+    if all(w.all() for w in wrong): return None
+    for place, inside in _where(rows, names):
+        masks = [inside(b, g) for _, b, g in rows]
+        if not all((m | ~w).all() for m, w in zip(masks, wrong)): continue
+        held = sum(int(m.sum()) for m in masks)
+        if held > 0.9*sum(m.size for m in masks): continue
+        for said, fn in offers.items():
+            inner = lambda b, g: np.where(inside(b, g), fn(b, g), b)
+            if _holds(inner, rows): return f"{name} {said} {place}."
+        vague = "should be" in place or "not 0" in place
+        if sum(int(w.sum()) for w in wrong) > 0.8*held and not vague:
+            return f"{name} is wrong {place}, and right everywhere else."
+
+def _where(rows, names):
+    "Pairs of a text and a function of the right array and what was given."
+    for n in names:
+        yield f"where {n} is 0", lambda b, g, n=n: g[n] == 0
+        yield f"where {n} is NaN", lambda b, g, n=n: np.isnan(g[n])
+        yield f"where {n} is beyond 50", lambda b, g, n=n: np.abs(g[n]) > 50
+        yield f"where {n} is negative", lambda b, g, n=n: g[n] < 0
+        yield f"where {n} is positive", lambda b, g, n=n: g[n] > 0
+        yield f"where {n} is not 0", lambda b, g, n=n: g[n] != 0
+    yield "where it should be 0", lambda b, g: b == 0
+    yield "where it should be negative", lambda b, g: b < 0
+    yield "where it should be positive", lambda b, g: b > 0
+    for axis in range(min(b.ndim for _, b, _ in rows)):
+        for what, test in (("in the first place", lambda i, n: i == 0),
+                           ("in the last place", lambda i, n: i == n - 1),
+                           ("but for the first place", lambda i, n: i > 0),
+                           ("but for the last place", lambda i, n: i < n - 1)):
+            yield f"{what} along axis {axis}", lambda b, g, k=axis, t=test: t(
+                np.indices(b.shape)[k], b.shape[k])
+
+# %% ../../nbs/homework/exercises_diagnosis.ipynb #875e6b65
+def _when(fn, cases, wrong):
+    "In which cases it goes wrong, as a sentence, or an empty text."
+    if all(wrong): return ""
+    told = [dict(_properties(fn, case)) for case in cases]
+    names = dict.fromkeys(n for facts in told for n in facts)
+    found = [n for n in names
+             if [bool(facts.get(n)) for facts in told] == wrong]
+    if not found: return ""
+    return f" It goes wrong only where {' or '.join(found[:2])}."
+
+def _properties(fn, case):
+    "What may make a case another one."
+    try: names = list(inspect.signature(fn).parameters)
+    except (TypeError, ValueError): names = []
+    for k, value in enumerate(case):
+        name = names[k] if k < len(names) else f"argument {k}"
+        if isinstance(value, bool):
+            yield f"{name} is {value}", True
+        elif isinstance(value, np.ndarray): yield from _of_array(name, value)
+        elif isinstance(value, (tuple, list)) and len(value) == 2 and all(
+                isinstance(v, int) for v in value):
+            yield f"{name} is not (1, 1)", tuple(value) != (1, 1)
+            yield f"the two numbers of {name} differ", value[0] != value[1]
+        elif isinstance(value, (tuple, list)) and len(value) == 2 and all(
+                isinstance(v, (tuple, list)) for v in value):
+            with suppress(TypeError, ValueError):
+                (a, b), (c, d) = value
+                yield f"there is padding in {name}", any((a, b, c, d))
+                yield f"{name} differs from side to side", a != b or c != d
+                yield f"{name} has a 0", 0 in (a, b, c, d)
+        elif isinstance(value, dict):
+            for key, v in value.items():
+                if isinstance(v, np.ndarray):
+                    yield from _of_array(f"{name}.{key}", v)
+        elif isinstance(value, (int, float)): yield f"{name} is 0", value == 0
+        elif isinstance(value, str): yield f"{name} is {value!r}", True
+
+def _of_array(name, A):
+    finite = A[np.isfinite(A)]
+    yield f"{name} holds NaN", np.isnan(A).any()
+    yield f"{name} holds numbers beyond 50", (np.abs(finite) > 50).any()
+    for k, n in enumerate(A.shape):
+        yield f"{name}.shape[{k}] is more than 1", n > 1
+    yield f"{name} has equal numbers", len(np.unique(A)) < A.size
+    yield f"{name} is negative everywhere", (A < 0).all()
+    if A.ndim == 4: yield (f"the first two axes of {name} differ",
+                           A.shape[0] != A.shape[1])
+    if A.ndim > 2: yield f"{name} has more than two axes", True
+
+def _nearly(pairs):
+    "What is to be said of numbers that are nearly right, or all too large."
+    close = [np.abs(a - b).max()/max(np.abs(b).max(), 1e-300)
+             for a, b in pairs if a.shape == b.shape and a.size]
+    if len(close) < len(pairs) or not close: return ""
+    if 0 < max(close) < 5e-3:
+        return (f" It is nearly right, to {max(close):.0e} of the largest "
+                "number: an eps too many, or a rounding.")
+    gaps = np.concatenate([(a - b).ravel() for a, b in pairs])
+    if np.ptp(gaps) < 1e-9 < abs(gaps[0]):
+        return f" Every number is {gaps[0]:+.4g} off."
+    return ""
 
 # %% ../../nbs/homework/exercises_diagnosis.ipynb #2adc8c88
 MOST = 8   # rows and columns of a picture
@@ -705,35 +1147,100 @@ def _judged(own, fn, seed, cases, outcomes):
     if bad is None: return None
     mistakes = _named(own, seed, outcomes)
     if mistakes: return _told(own, fn, cases, outcomes, right, bad, mistakes)
-    if outcomes[bad][0] == "form": return _failed(own, outcomes[bad][1])
+    form = next((said for kind, said, _ in outcomes if kind == "form"), None)
+    if form: return _failed(own, form)
+    found = _exchanged(own, outcomes, right)
+    if found: return _told(own, fn, cases, outcomes, right, bad, found)
+    found, left = _one_by_one(own, fn, seed, cases, outcomes, right)
+    if found:
+        also = "" if not left else (
+            f" {' and '.join(left)} {'is' if len(left) == 1 else 'are'} not "
+            "right either.")
+        return _told(own, fn, cases, outcomes, right, bad, found, also)
     pairs = list(zip(_names(own.outputs), outcomes[bad][1], right[bad][1]))
-    wrong = [(n, a, b) for n, a, b in pairs if not _same(a, b)]
-    related = _relations(own, cases, outcomes, right)
-    if related: return _told(own, fn, cases, outcomes, right, bad, related)
-    n, a, b = wrong[0]
+    n, a, b = next((n, a, b) for n, a, b in pairs if not _same(a, b))
     if a.shape != b.shape:
         html, text = _picture(fn, own, cases[bad], outcomes[bad][1],
                               right[bad][1])
         return _failed(own, f"{n} has the shape {a.shape}, expected is "
                        f"{b.shape}.", html=html, text=text)
-    if not _same_dtype(a, b):
-        return _failed(own, f"{n} is {a.dtype} for inputs in "
-                       f"{b.dtype}, which it should be too.")
     return _told(own, fn, cases, outcomes, right, bad, [])
 
-def _relations(own, cases, outcomes, right):
-    "A sentence for each output that is wrong, if all have one."
-    both = [(o, r, c) for o, r, c in zip(outcomes, right, cases)
-            if o[0] == r[0] == "leaves"]
-    if len(both) < len(cases): return []
-    names, found = _names(own.outputs), _exchanged(own, outcomes, right)
-    if found: return found
-    for k, name in enumerate(names):
-        pairs = [(o[1][k], r[1][k]) for o, r, _ in both]
-        if all(map(_same, *zip(*pairs))): continue
-        if any(a.dtype != b.dtype and b.shape for a, b in pairs): return []
-        found.append(_relation(name, pairs, [_batch(c) for _, _, c in both]))
-    return [] if None in found else found
+def _one_by_one(own, fn, seed, cases, outcomes, right):
+    """The sentences for outputs of which one can be said, and the names of
+    the other ones that are wrong."""
+    every, names = range(len(cases)), _names(own.outputs)
+    mine, exact = _columns(outcomes, every), _columns(right, every)
+    wrong = [k for k, pair in enumerate(zip(mine, exact)) if not _equal(*pair)]
+    found, done = _partly_named(own, seed, mine, exact, wrong)
+    left, batches = [], list(map(_batch, cases))
+    for k in wrong:
+        if k in done: continue
+        kept = [n for n in every if mine[k][n].size or exact[k][n].size]
+        pairs = [(mine[k][n], exact[k][n]) for n in kept]
+        givens = [{**_given(fn, case), **{f"the right {names[j]}": exact[j][n]
+                                          for j in range(len(names)) if j != k}}
+                  for n, case in enumerate(cases) if n in kept]
+        said = _dtype_relation(names[k], pairs) or _relation(
+            names[k], pairs, [batches[n] for n in kept], givens)
+        if not said: said = _besides(own, seed, k, names[k], mine, exact,
+                                     batches)
+        if said in found: continue
+        if said: found.append(said)
+        else: left.append(names[k])
+    return found, left
+
+def _besides(own, seed, k, name, mine, exact, batches):
+    "A known mistake in an output, with one of the simplest added to it."
+    for sentence in own.wrong:
+        known = _columns(_known(own.name, sentence, seed),
+                         range(len(batches)))
+        if not known or _equal(known[k], exact[k]): continue
+        pairs = list(zip(mine[k], known[k]))
+        if any(a.shape != b.shape and a.size != b.size for a, b in pairs):
+            continue
+        if _equal(mine[k], known[k]): return sentence
+        said = _simply(pairs, batches)
+        if said: return f"{sentence} Besides, in {name} {said}"
+
+def _simply(pairs, batches):
+    "A sign, a factor, or another shape of the same numbers."
+    other = [a.shape for a, b in pairs if a.shape != b.shape]
+    flat = [(a.ravel(), b.ravel(), n) for (a, b), n in zip(pairs, batches)]
+    if not all(b.any() for _, b, _ in flat): return None
+    always = lambda fn: all(not _wrong_cells(a, fn(b, n)).any()
+                            for a, b, n in flat)
+    same = f"the shape is {other[0]}." if other else "the dtype is another."
+    for said, fn in ((same, lambda b, n: b),
+                     ("the sign is turned.", lambda b, n: -b),
+                     ("all is divided by the batch.", lambda b, n: b/n),
+                     ("all is multiplied by the batch.", lambda b, n: b*n),
+                     ("all is doubled.", lambda b, n: 2*b),
+                     ("all is halved.", lambda b, n: b/2)):
+        if always(fn): return said
+
+def _partly_named(own, seed, mine, exact, wrong):
+    "Known mistakes that explain some of the outputs, and which."
+    if len(mine) < 2: return [], set()
+    every, explained = range(len(mine[0])), {}
+    for s in own.wrong:
+        known = _columns(_known(own.name, s, seed), every)
+        if known: explained[s] = _explained(known, mine, exact)
+    found, done = [], set()
+    while explained:
+        best = max(explained, key=lambda s: len(explained[s] - done))
+        if not explained[best] - done: break
+        found.append(best)
+        done |= explained[best]
+    return found, done
+
+def _dtype_relation(name, pairs):
+    "What is to be said where nothing but a dtype is wrong."
+    if any(a.shape != b.shape or _wrong_cells(a, b).any() for a, b in pairs):
+        return None
+    a, b = next((a, b) for a, b in pairs if not _same_dtype(a, b))
+    return (f"{name} is {a.dtype} for inputs in {b.dtype}, which it should be "
+            "too.")
 
 def _exchanged(own, outcomes, right):
     "A sentence if the outputs are right, but in another order."
@@ -755,20 +1262,23 @@ def _batch(case):
     arrays = [v for _, v in _inputs(None, case) if np.ndim(v)]
     return len(arrays[0]) if arrays else 1
 
-def _told(own, fn, cases, outcomes, right, bad, mistakes):
+def _told(own, fn, cases, outcomes, right, bad, mistakes, also=""):
     "The report with a picture of the case that goes wrong."
     html = text = ""
-    if outcomes[bad][0] == "leaves":
+    if outcomes[bad][0] == right[bad][0] == "leaves":
         html, text = _picture(fn, own, cases[bad], outcomes[bad][1],
                               right[bad][1])
     if mistakes:
-        return _failed(own, " ".join(mistakes), mistakes[0], html=html,
+        return _failed(own, " ".join(mistakes) + also, mistakes[0], html=html,
                        text=text)
     names = [n for n, a, b in zip(_names(own.outputs), outcomes[bad][1],
                                   right[bad][1]) if not _same(a, b)]
     size = sum(int(_wrong_cells(a, b).sum()) for a, b in zip(
         outcomes[bad][1], right[bad][1]) if a.shape == b.shape)
     verb = "is" if len(names) == 1 else "are"
+    wrong = [not _alike(*pair) for pair in zip(outcomes, right)]
+    pairs = [pair for o, r in zip(outcomes, right) for pair in zip(o[1], r[1])]
     return _failed(own, f"{' and '.join(names)} {verb} not right: {size} "
                    f"number{'s'*(size != 1)} differ{'s'*(size == 1)} on the "
-                   "smallest input where it shows.", html=html, text=text)
+                   "smallest input where it shows." + _nearly(pairs)
+                   + _when(fn, cases, wrong), html=html, text=text)

@@ -120,6 +120,201 @@ def _(X, gamma, beta, eps):
     X -= _mean(X)
     return found
 
+# %% ../../nbs/homework/exercises_norms.ipynb #9ab5d462
+def _from_r(X, gamma, beta, r, v=None, axis=0):
+    "All six nodes, with another inverse deviation."
+    _, mu, X_c, right_v, _, _ = _nodes(X, gamma, beta, 1.0, axis)
+    return (gamma*(X_c*r) + beta, mu, X_c, right_v if v is None else v, r,
+            X_c*r)
+
+def _around(X, gamma, beta, eps, mu):
+    "All six nodes, around another mean."
+    X_c = X - mu
+    v = _mean(X_c*X_c)
+    r = 1/np.sqrt(v + eps)
+    return gamma*(X_c*r) + beta, mu, X_c, v, r, X_c*r
+
+@_mistake_norm("gamma and beta are exchanged: gamma multiplies, beta is "
+               "added.", "why")
+def _(X, gamma, beta, eps):
+    Y, *others = _nodes(X, gamma, beta, eps)
+    return beta*others[-1] + gamma, *others
+
+@_mistake_norm("gamma multiplies beta as well: gamma*(X_hat + beta).", "why")
+def _(X, gamma, beta, eps):
+    Y, *others = _nodes(X, gamma, beta, eps)
+    return gamma*(others[-1] + beta), *others
+
+@_mistake_norm("beta is subtracted, not added.", "why")
+def _(X, gamma, beta, eps):
+    Y, *others = _nodes(X, gamma, beta, eps)
+    return Y - 2*beta, *others
+
+@_mistake_norm("It is divided by gamma, which multiplies.", "why")
+def _(X, gamma, beta, eps):
+    Y, *others = _nodes(X, gamma, beta, eps)
+    return others[-1]/gamma + beta, *others
+
+@_mistake_norm("gamma and beta are forgotten both.", "why")
+def _(X, gamma, beta, eps):
+    Y, *others = _nodes(X, gamma, beta, eps)
+    return others[-1], *others
+
+@_mistake_norm("The variance is the mean of X**2: the mean is not subtracted "
+               "before the square.")
+def _(X, gamma, beta, eps):
+    v = _mean(X*X)
+    return _from_r(X, gamma, beta, 1/np.sqrt(v + eps), v)
+
+@_mistake_norm("The mean magnitude stands where the mean square is meant.")
+def _(X, gamma, beta, eps):
+    v = _mean(np.abs(X - _mean(X)))
+    return _from_r(X, gamma, beta, 1/np.sqrt(v + eps), v)
+
+@_mistake_norm("It is multiplied by the deviation; it has to be divided by "
+               "it.")
+def _(X, gamma, beta, eps):
+    v = _mean((X - _mean(X))**2)
+    r = np.sqrt(v + eps)
+    return _from_r(X, gamma, beta, r, v)
+
+@_mistake_norm("eps is subtracted from the variance, not added.")
+def _(X, gamma, beta, eps):
+    with np.errstate(invalid="ignore"): return _nodes(X, gamma, beta, -eps)
+
+@_mistake_norm("eps is added to 1/sqrt(v), outside of the fraction.")
+def _(X, gamma, beta, eps):
+    v = _mean((X - _mean(X))**2)
+    return _from_r(X, gamma, beta, 1/np.sqrt(v) + eps, v)
+
+@_mistake_norm("eps is added twice: to the variance, and to the root.")
+def _(X, gamma, beta, eps):
+    v = _mean((X - _mean(X))**2)
+    return _from_r(X, gamma, beta, 1/(np.sqrt(v + eps) + eps), v)
+
+@_mistake_norm("eps is squared, as in sqrt(v + eps**2).")
+def _(X, gamma, beta, eps): return _nodes(X, gamma, beta, eps**2)
+
+@_mistake_norm("The median stands where the mean is meant.")
+def _(X, gamma, beta, eps):
+    return _around(X, gamma, beta, eps, np.median(X, axis=0, keepdims=True))
+
+@_mistake_norm("The sum stands where the mean is meant: mu is not divided by "
+               "B.")
+def _(X, gamma, beta, eps): return _around(X, gamma, beta, eps, _total(X))
+
+@_mistake_norm("The mean is that of all features; each of them has its own.")
+def _(X, gamma, beta, eps):
+    return _around(X, gamma, beta, eps, 0*_mean(X) + X.mean())
+
+@_mistake_norm("The mean is divided by the number of features, not of "
+               "examples.")
+def _(X, gamma, beta, eps):
+    return _around(X, gamma, beta, eps, _total(X)/X.shape[1])
+
+@_mistake_norm("The squares are divided by the number of features, not of "
+               "examples.")
+def _(X, gamma, beta, eps):
+    v = _total((X - _mean(X))**2)/X.shape[1]
+    return _from_r(X, gamma, beta, 1/np.sqrt(v + eps), v)
+
+@_mistake_norm("The mean is added to X, not subtracted.")
+def _(X, gamma, beta, eps):
+    Y, mu, _, v, r, _ = _nodes(X, gamma, beta, eps)
+    X_c = X + mu
+    return gamma*X_c*r + beta, mu, X_c, v, r, X_c*r
+
+@_mistake_norm("The mean is divided by B - 1, not by B.")
+def _(X, gamma, beta, eps):
+    return _around(X, gamma, beta, eps, _total(X)/(len(X) - 1))
+
+@_mistake_norm("The variance is taken over the features, the mean over the "
+               "examples.")
+def _(X, gamma, beta, eps):
+    v = X.var(axis=1, keepdims=True)
+    return _from_r(X, gamma, beta, 1/np.sqrt(v + eps), v)
+
+@_mistake_norm("The variance is that of the whole array; each feature has its "
+               "own.")
+def _(X, gamma, beta, eps):
+    v = 0*_mean(X) + X.var()
+    return _from_r(X, gamma, beta, 1/np.sqrt(v + eps), v)
+
+@_mistake_norm("The differences from the mean have the wrong sign: mu - X.")
+def _(X, gamma, beta, eps):
+    Y, mu, X_c, v, r, X_hat = _nodes(X, gamma, beta, eps)
+    return beta - gamma*X_hat, mu, -X_c, v, r, -X_hat
+
+@mistake("graph", "r is the deviation: its inverse is asked for.")
+def _(X, gamma, beta, eps):
+    Y, mu, X_c, v, r, X_hat = _nodes(X, gamma, beta, eps)
+    return Y, mu, X_c, v, 1/r, X_hat
+
+@mistake("graph", "v holds eps already; the variance alone is asked for.")
+def _(X, gamma, beta, eps):
+    Y, mu, X_c, v, r, X_hat = _nodes(X, gamma, beta, eps)
+    return Y, mu, X_c, v + eps, r, X_hat
+
+@mistake("graph", "v is the deviation: its square is asked for.")
+def _(X, gamma, beta, eps):
+    Y, mu, X_c, v, r, X_hat = _nodes(X, gamma, beta, eps)
+    return Y, mu, X_c, np.sqrt(v), r, X_hat
+
+@mistake("graph", "mu, v and r have lost an axis: keepdims=True keeps (1, "
+         "n_in).")
+def _(X, gamma, beta, eps):
+    Y, mu, X_c, v, r, X_hat = _nodes(X, gamma, beta, eps)
+    return Y, mu[0], X_c, v[0], r[0], X_hat
+
+@mistake("graph", "X_hat has gamma in it already: that belongs to Y.")
+def _(X, gamma, beta, eps):
+    Y, mu, X_c, v, r, X_hat = _nodes(X, gamma, beta, eps)
+    return Y, mu, X_c, v, r, gamma*X_hat
+
+@mistake("batchnorm_loops", "Only the last feature is computed; the others "
+         "are left at 0.")
+def _(X, gamma, beta, eps):
+    Y = _nodes(X, gamma, beta, eps)[0]
+    Y[:, :-1] = 0
+    return Y
+
+@mistake("batchnorm_loops", "gamma and beta of the first feature are used for "
+         "all of them.")
+def _(X, gamma, beta, eps):
+    return _nodes(X, gamma[:, :1], beta[:, :1], eps)[0]
+
+@mistake("batchnorm_loops", "Only the first feature is computed: `return` "
+         "stands inside the loop.")
+def _(X, gamma, beta, eps):
+    Y = _nodes(X, gamma, beta, eps)[0]
+    Y[:, 1:] = 0
+    return Y
+
+@mistake("batchnorm_loops", "Only the last example is computed; the others "
+         "are left at 0.")
+def _(X, gamma, beta, eps):
+    Y = _nodes(X, gamma, beta, eps)[0]
+    Y[:-1] = 0
+    return Y
+
+@mistake("batchnorm_loops", "mu and v go on from feature to feature: they have "
+         "to start at 0 for each of them.")
+def _(X, gamma, beta, eps):
+    mu = np.cumsum(_mean(X), axis=1)
+    v = np.cumsum(_mean((X - mu)**2), axis=1)
+    return gamma*(X - mu)/np.sqrt(v + eps) + beta
+
+@_mistake_norm("The roots of v and of eps are added: eps belongs under the "
+               "root of v.")
+def _(X, gamma, beta, eps):
+    v = _mean((X - _mean(X))**2)
+    return _from_r(X, gamma, beta, 1/(np.sqrt(v) + np.sqrt(eps)), v)
+
+@_mistake_norm("It is divided by the range, largest minus smallest.")
+def _(X, gamma, beta, eps):
+    span = X.max(axis=0, keepdims=True) - X.min(axis=0, keepdims=True)
+    return _from_r(X, gamma, beta, 1/(span + eps))
+
 # %% ../../nbs/homework/exercises_norms.ipynb #e0dcfce8
 def _norm_backward_cases(rng):
     "(dY, X_c, r, X_hat, s, gamma)"
@@ -185,14 +380,14 @@ exercise("batchnorm_train_backward", "layers/batchnorm", "one-line",
           "dY.reshape(-1, features) and ctx.X_hat likewise; dX gets the shape "
           "of dY again."), single=True, skips=True)
 
-def _mistake_norm_back(sentence, anchor):
+def _mistake_norm_back(sentence, anchor, staged=True):
     "A decorator for (dY, X_hat, s, gamma) -> three gradients."
     def put(fn):
         mistake("one_line", sentence, anchor)(fn)
         mistake("batchnorm_train_backward", sentence, anchor)(
             lambda dY, ctx: _flat(fn, dY, ctx))
         there = f"layers/batchnorm#{anchor}"
-        mistake("staged_backward", sentence, there)(
+        if staged: mistake("staged_backward", sentence, there)(
             lambda dY, N, eps: fn(dY, N.X_hat, 1/N.r, N.gamma))
         return fn
     return put
@@ -296,6 +491,209 @@ def _(dY, N, eps): return _staged(dY, N, to_mu=-1.0)
          "all axes but the last are.", "the-functions")
 def _(dY, ctx): return _line(dY, ctx.X_hat, ctx.s, ctx.gamma)
 
+# %% ../../nbs/homework/exercises_norms.ipynb #8dd134ce
+def _mistake_norm_dX(sentence, staged=True):
+    "A decorator for (dY, X_hat, s, gamma, dgamma, dbeta, B) -> dX alone."
+    def put(fn):
+        @_mistake_norm_back(sentence, "one-line", staged)
+        def _(dY, X_hat, s, gamma):
+            _, dgamma, dbeta = _line(dY, X_hat, s, gamma)
+            dX = fn(dY, X_hat, s, gamma, dgamma, dbeta, len(dY))
+            return dX, dgamma, dbeta
+    return put
+
+@_mistake_norm_dX("In dX gamma multiplies dY alone: the two sums carry it as "
+                  "well.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return (gamma*dY - dbeta/B - X_hat*dgamma/B)/s
+
+@_mistake_norm_dX("In dX gamma is missing in the term of the mean.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return (gamma*dY - dbeta/B - gamma*X_hat*dgamma/B)/s
+
+@_mistake_norm_dX("In dX gamma is missing in the term with X_hat.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return (gamma*dY - gamma*dbeta/B - X_hat*dgamma/B)/s
+
+@_mistake_norm_dX("In dX gamma stands twice in the two sums.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - gamma*dbeta/B - gamma*X_hat*dgamma/B)
+
+@_mistake_norm_dX("In dX gamma stands twice.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma**2/s*(dY - dbeta/B - X_hat*dgamma/B)
+
+@_mistake_norm_dX("dX is divided by s twice, by the variance: r is one over s.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s**2*(dY - dbeta/B - X_hat*dgamma/B)
+
+@_mistake_norm_dX("In dX only dY is divided by s: a bracket is missing.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*dY - dbeta/B - X_hat*dgamma/B
+
+@_mistake_norm_dX("In dX the last term has no X_hat: it is dgamma/B alone.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - dbeta/B - dgamma/B)
+
+@_mistake_norm_dX("In dX the centred values stand where X_hat is meant.",
+                  staged=False)
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - dbeta/B - X_hat*s*dgamma/B)
+
+@_mistake_norm_dX("In dX the last term is divided by s once more.",
+                  staged=False)
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - dbeta/B - X_hat*dgamma/B/s)
+
+@_mistake_norm_dX("In dX X_hat is squared in the last term.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - dbeta/B - X_hat**2*dgamma/B)
+
+@_mistake_norm_dX("In dX X_hat multiplies the term of the mean as well.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - X_hat*(dbeta + dgamma)/B)
+
+@_mistake_norm_dX("In dX dgamma and dbeta are exchanged.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - dgamma/B - X_hat*dbeta/B)
+
+@_mistake_norm_dX("In dX both terms are added, not subtracted.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY + dbeta/B + X_hat*dgamma/B)
+
+@_mistake_norm_dX("In dX the mean of dY is added, not subtracted.",
+                  staged=False)
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY + dbeta/B - X_hat*dgamma/B)
+
+@_mistake_norm_dX("In dX the sums are divided by B - 1, not by B.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - dbeta/(B - 1) - X_hat*dgamma/(B - 1))
+
+@_mistake_norm_dX("In dX the last sum alone is divided by B - 1, not by B.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - dbeta/B - X_hat*dgamma/(B - 1))
+
+@_mistake_norm_dX("In dX the sums are divided by the number of features, not "
+                  "of examples.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    F = dY.shape[1]
+    return gamma/s*(dY - dbeta/F - X_hat*dgamma/F)
+
+@_mistake_norm_dX("In dX the mean's sum is not divided by B.",
+                  staged=False)
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - dbeta - X_hat*dgamma/B)
+
+@_mistake_norm_dX("In dX the sum with X_hat is not divided by B.",
+                  staged=False)
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - dbeta/B - X_hat*dgamma)
+
+@_mistake_norm_dX("In dX dY is not multiplied by B where the line is written "
+                  "with 1/B in front.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s/B*(dY - dbeta - X_hat*dgamma)
+
+@_mistake_norm_dX("In dX 1/B is missing in front of B*dY - dbeta - "
+                  "X_hat*dgamma.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(B*dY - dbeta - X_hat*dgamma)
+
+@_mistake_norm_dX("dX is the path through the mean and the variance alone: the "
+                  "direct one is missing.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return -gamma/s*(dbeta/B + X_hat*dgamma/B)
+
+@_mistake_norm_dX("dX is divided by gamma, which multiplies.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return (dY - dbeta/B - X_hat*dgamma/B)/(gamma*s)
+
+@_mistake_norm_dX("In dX the root is taken twice, of s, which is a root "
+                  "already.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/np.sqrt(s)*(dY - dbeta/B - X_hat*dgamma/B)
+
+@_mistake_norm_dX("In dX X_hat is subtracted without its sum dgamma/B.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - dbeta/B - X_hat)
+
+@_mistake_norm_dX("In dX the sums are divided by all numbers of dY, not by the "
+                  "examples.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - dbeta/dY.size - X_hat*dgamma/dY.size)
+
+@_mistake_norm_dX("In dX the two means are one number each: every feature has "
+                  "its own.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - dY.mean() - X_hat*(dY*X_hat).mean())
+
+@_mistake_norm_dX("In dX gamma stands twice in the term of the mean.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - gamma*dbeta/B - X_hat*dgamma/B)
+
+@_mistake_norm_dX("In dX the sum with X_hat is divided by B twice.")
+def _(dY, X_hat, s, gamma, dgamma, dbeta, B):
+    return gamma/s*(dY - dbeta/B - X_hat*dgamma/B**2)
+
+# %% ../../nbs/homework/exercises_norms.ipynb #42d61c0b
+@mistake("staged_backward", "dv has r squared; the slope of the inverse root "
+         "is -r**3/2.", "layers/batchnorm#the-variance")
+def _(dY, N, eps):
+    _, dgamma, dbeta = _line(dY, N.X_hat, 1/N.r, N.gamma)
+    dX_hat = N.gamma*dY
+    dX_c = dX_hat*N.r - N.X_c*_mean(dX_hat*N.X_c)*N.r**2
+    return dX_c - _mean(dX_c), dgamma, dbeta
+
+@mistake("staged_backward", "dr is summed without X_c: X_hat is X_c times r.",
+         "layers/batchnorm#the-variance")
+def _(dY, N, eps):
+    _, dgamma, dbeta = _line(dY, N.X_hat, 1/N.r, N.gamma)
+    dX_hat = N.gamma*dY
+    dX_c = dX_hat*N.r - N.X_c*_mean(dX_hat)*N.r**3
+    return dX_c - _mean(dX_c), dgamma, dbeta
+
+@mistake("staged_backward", "dr uses X_hat where X_c is meant: X_hat is X_c "
+         "times r.", "layers/batchnorm#the-variance")
+def _(dY, N, eps):
+    _, dgamma, dbeta = _line(dY, N.X_hat, 1/N.r, N.gamma)
+    dX_hat = N.gamma*dY
+    dX_c = dX_hat*N.r - N.X_c*_mean(dX_hat*N.X_hat)*N.r**3
+    return dX_c - _mean(dX_c), dgamma, dbeta
+
+@mistake("staged_backward", "dv is not used in dX_c at its share of 2/B, but "
+         "added to dX as it is.", "layers/batchnorm#the-centred-values")
+def _(dY, N, eps):
+    _, dgamma, dbeta = _line(dY, N.X_hat, 1/N.r, N.gamma)
+    dX_hat = N.gamma*dY
+    dv = -0.5*N.r**3*_total(dX_hat*N.X_c)
+    dX_c = dX_hat*N.r
+    return dX_c - _mean(dX_c) + dv, dgamma, dbeta
+
+@mistake("staged_backward", "eps is used backward once more: it is in r "
+         "already.", "layers/batchnorm#the-variance")
+def _(dY, N, eps):
+    r = 1/np.sqrt(1/N.r**2 + eps)
+    _, dgamma, dbeta = _line(dY, N.X_hat, 1/N.r, N.gamma)
+    dX_hat = N.gamma*dY
+    dX_c = dX_hat*r - N.X_c*_mean(dX_hat*N.X_c)*r**3
+    return dX_c - _mean(dX_c), dgamma, dbeta
+
+@mistake("batchnorm_train_backward", "B is the number of images alone: the "
+         "sums run over rows and columns as well.", "the-functions")
+def _(dY, ctx):
+    def line(G, X_hat, s, gamma):
+        dX, dgamma, dbeta = _line(G, X_hat, s, gamma)
+        B = len(dY)
+        return gamma/s*(G - dbeta/B - X_hat*dgamma/B), dgamma, dbeta
+    return _flat(line, dY, ctx)
+
+@mistake("batchnorm_train_backward", "dX is that of the rows: it has the shape "
+         "of the rows, and not that of dY.", "the-functions")
+def _(dY, ctx):
+    dX, *others = _flat(_line, dY, ctx)
+    return dX.reshape(-1, dX.shape[-1]), *others
+
 # %% ../../nbs/homework/exercises_norms.ipynb #abe2d2cf
 @_mistake_norm_back("dgamma and dbeta are means; each example adds its share "
                     "in full.", "the-scale")
@@ -343,6 +741,67 @@ def _(dY, X_hat, s, gamma):
 def _(dY, X_hat, s, gamma):
     dX, dgamma, dbeta = _line(dY, X_hat, s, gamma)
     return dX, dgamma*gamma, dbeta
+
+# %% ../../nbs/homework/exercises_norms.ipynb #1e909672
+def _mistake_scale(sentence, anchor="the-scale"):
+    "A decorator for (dY, X_hat, s, gamma) -> dgamma and dbeta."
+    def put(fn):
+        @_mistake_norm_back(sentence, anchor)
+        def _(dY, X_hat, s, gamma):
+            dX, dgamma, dbeta = _line(dY, X_hat, s, gamma)
+            mine = fn(dY, X_hat, s, gamma)
+            return dX, *(A if B is None else B
+                         for A, B in zip((dgamma, dbeta), mine))
+    return put
+
+@_mistake_scale("dgamma is the sum of dY: X_hat is forgotten.")
+def _(dY, X_hat, s, gamma): return _total(dY), None
+
+@_mistake_scale("dgamma is the sum of X_hat: dY is forgotten.")
+def _(dY, X_hat, s, gamma): return _total(X_hat), None
+
+@_mistake_scale("dgamma uses X_hat divided by s once more.")
+def _(dY, X_hat, s, gamma): return _total(dY*X_hat)/s, None
+
+@_mistake_scale("dgamma is divided by gamma: its slope is X_hat alone.")
+def _(dY, X_hat, s, gamma): return _total(dY*X_hat)/gamma, None
+
+@_mistake_scale("dgamma uses the square of X_hat.")
+def _(dY, X_hat, s, gamma): return _total(dY*X_hat**2), None
+
+@_mistake_scale("gamma is multiplied into dbeta; its slope is 1.", "the-shift")
+def _(dY, X_hat, s, gamma): return None, gamma*_total(dY)
+
+@_mistake_scale("gamma is multiplied into dgamma and dbeta both.")
+def _(dY, X_hat, s, gamma): return gamma*_total(dY*X_hat), gamma*_total(dY)
+
+@_mistake_scale("dbeta counts the examples: the slope is summed without dY.",
+                "the-shift")
+def _(dY, X_hat, s, gamma): return None, 0*_total(dY) + len(dY)
+
+@_mistake_scale("dbeta is one number, the sum over both axes.", "the-shift")
+def _(dY, X_hat, s, gamma): return None, 0*_total(dY) + dY.sum()
+
+@_mistake_scale("dbeta is divided by s: beta is added after that.",
+                "the-shift")
+def _(dY, X_hat, s, gamma): return None, _total(dY)/s
+
+@_mistake_scale("dbeta is multiplied by X_hat, as dgamma is.", "the-shift")
+def _(dY, X_hat, s, gamma): return None, _total(dY*X_hat)
+
+@_mistake_scale("dgamma has lost an axis: keepdims=True keeps (1, n_in).")
+def _(dY, X_hat, s, gamma): return _total(dY*X_hat)[0], None
+
+@_mistake_scale("dbeta has lost an axis: keepdims=True keeps (1, n_in).",
+                "the-shift")
+def _(dY, X_hat, s, gamma): return None, _total(dY)[0]
+
+@_mistake_scale("dgamma and dbeta are columns, one number for each example.")
+def _(dY, X_hat, s, gamma): return _total(dY*X_hat, 1), _total(dY, 1)
+
+@_mistake_scale("dgamma and dbeta are those of the last example: `=` in place "
+                "of `+=`.")
+def _(dY, X_hat, s, gamma): return (dY*X_hat)[-1:], dY[-1:]
 
 # %% ../../nbs/homework/exercises_norms.ipynb #135cc852
 def _running(q, alpha, R=None):
@@ -393,6 +852,85 @@ def _(q, alpha, R=None):
 
 @mistake("running", "The first batch is missing in the list.")
 def _(q, alpha, R=None): return _running(q, alpha, R)[1:]
+
+# %% ../../nbs/homework/exercises_norms.ipynb #da1d0dcc
+@mistake("running", "The plain mean of all batches so far is taken: old ones "
+         "have to fade.")
+def _(q, alpha, R=None):
+    sums = np.cumsum(q, axis=0)
+    return np.array([s/t for t, s in enumerate(sums, start=1)])
+
+@mistake("running", "The start is put into the list as well.")
+def _(q, alpha, R=None):
+    found = _running(q, alpha, R)
+    return found if R is None else np.array([R + 0*found[0], *found])
+
+@mistake("running", "The average is corrected for its start at 0, as in Adam; "
+         "here the first batch is taken whole.", "what-starts-them")
+def _(q, alpha, R=None):
+    values = _running(q, alpha, 0.0 if R is None else R)
+    return np.array([v/(1 - alpha**t) for t, v in enumerate(values, start=1)])
+
+@mistake("running", "alpha is taken to the power of the step.")
+def _(q, alpha, R=None):
+    values = []
+    for t, value in enumerate(q, start=1):
+        R = value if R is None else alpha**t*R + (1 - alpha**t)*value
+        values.append(R)
+    return np.array(values)
+
+@mistake("running", "The average of the batch before is put into the list: it "
+         "is appended before it is updated.")
+def _(q, alpha, R=None):
+    found = _running(q, alpha, R)
+    return np.array([found[0] if R is None else R + 0*found[0], *found[:-1]])
+
+@mistake("running", "The old value is kept in full: R + (1 - alpha)*value.")
+def _(q, alpha, R=None):
+    values = []
+    for value in q:
+        R = value if R is None else R + (1 - alpha)*value
+        values.append(R)
+    return np.array(values)
+
+@mistake("running", "Nothing is averaged: the list holds the batches' own "
+         "values.")
+def _(q, alpha, R=None): return np.array(q)
+
+@mistake("running", "The new batch gets alpha as well: alpha*(R + value).")
+def _(q, alpha, R=None):
+    values = []
+    for value in q:
+        R = value if R is None else alpha*(R + value)
+        values.append(R)
+    return np.array(values)
+
+@mistake("running", "The first batch is always taken whole, and the start "
+         "averaged in afterwards.", "what-starts-them")
+def _(q, alpha, R=None):
+    found = _running(q, alpha)
+    return found if R is None else alpha*R + (1 - alpha)*found
+
+@mistake("running", "R is not carried on: every entry is averaged with the "
+         "first.")
+def _(q, alpha, R=None):
+    first = q[0] if R is None else R
+    return np.array([alpha*first + (1 - alpha)*value for value in q])
+
+@mistake("running", "Two neighbouring batches are averaged: what is kept is "
+         "the batch before, not the average.")
+def _(q, alpha, R=None):
+    before = [q[0] if R is None else R + 0*q[0], *q[:-1]]
+    return alpha*np.array(before) + (1 - alpha)*np.array(q)
+
+@mistake("running", "The difference is added with alpha: R + alpha*(value + "
+         "R).")
+def _(q, alpha, R=None):
+    values = []
+    for value in q:
+        R = value if R is None else R + alpha*(value + R)
+        values.append(R)
+    return np.array(values)
 
 # %% ../../nbs/homework/exercises_norms.ipynb #4def951a
 def _layer(X, gamma, beta, eps):
@@ -471,6 +1009,202 @@ def _(X, gamma, beta, eps):
 def _(X, gamma, beta, eps):
     Y, ctx = _layer(X, gamma, beta, eps)
     return Y - beta, ctx
+
+# %% ../../nbs/homework/exercises_norms.ipynb #8bb4d8a8
+def _with_v(X, gamma, beta, eps, v): return _with_s(X, gamma, beta,
+                                                    np.sqrt(v + eps))
+
+def _with_mu(X, gamma, beta, eps, mu):
+    s = np.sqrt(_mean((X - mu)**2, 1) + eps)
+    X_hat = (X - mu)/s
+    return gamma*X_hat + beta, (X_hat, s, gamma)
+
+@_mistake_layer("gamma and beta are exchanged: gamma multiplies, beta is "
+                "added.")
+def _(X, gamma, beta, eps):
+    Y, (X_hat, s, _) = _layer(X, gamma, beta, eps)
+    return beta*X_hat + gamma, (X_hat, s, gamma)
+
+@_mistake_layer("gamma multiplies beta as well: gamma*(X_hat + beta).")
+def _(X, gamma, beta, eps):
+    Y, (X_hat, s, _) = _layer(X, gamma, beta, eps)
+    return gamma*(X_hat + beta), (X_hat, s, gamma)
+
+@_mistake_layer("beta is subtracted, not added.")
+def _(X, gamma, beta, eps):
+    Y, ctx = _layer(X, gamma, beta, eps)
+    return Y - 2*beta, ctx
+
+@_mistake_layer("gamma and beta are forgotten both.")
+def _(X, gamma, beta, eps):
+    Y, ctx = _layer(X, gamma, beta, eps)
+    return ctx[0], ctx
+
+@_mistake_layer("It is divided by gamma, which multiplies.")
+def _(X, gamma, beta, eps):
+    Y, ctx = _layer(X, gamma, beta, eps)
+    return ctx[0]/gamma + beta, ctx
+
+@_mistake_layer("The variance is the mean of X**2: the mean is not subtracted "
+                "before the square.")
+def _(X, gamma, beta, eps): return _with_v(X, gamma, beta, eps, _mean(X*X, 1))
+
+@_mistake_layer("The squares are summed; the variance is their mean.")
+def _(X, gamma, beta, eps):
+    return _with_v(X, gamma, beta, eps, X.shape[1]*X.var(axis=1)[:, None])
+
+@_mistake_layer("The mean magnitude stands where the mean square is meant.")
+def _(X, gamma, beta, eps):
+    return _with_v(X, gamma, beta, eps, _mean(np.abs(X - _mean(X, 1)), 1))
+
+@_mistake_layer("The mean is not subtracted from X in the end, only in the "
+                "variance.")
+def _(X, gamma, beta, eps):
+    Y, (_, s, _) = _layer(X, gamma, beta, eps)
+    return gamma*X/s + beta, (X/s, s, gamma)
+
+@_mistake_layer("The mean is not subtracted, neither from X nor in the "
+                "variance: that is the root mean square.")
+def _(X, gamma, beta, eps): return _with_mu(X, gamma, beta, eps, 0.0)
+
+@_mistake_layer("The mean is not divided by F: it is a sum.")
+def _(X, gamma, beta, eps): return _with_mu(X, gamma, beta, eps, _total(X, 1))
+
+@_mistake_layer("The mean is divided by the number of examples, not of "
+                "features.")
+def _(X, gamma, beta, eps):
+    return _with_mu(X, gamma, beta, eps, _total(X, 1)/len(X))
+
+@_mistake_layer("The squares are divided by the number of examples, not of "
+                "features.")
+def _(X, gamma, beta, eps):
+    v = X.var(axis=1)[:, None]*X.shape[1]/len(X)
+    return _with_v(X, gamma, beta, eps, v)
+
+@_mistake_layer("The mean is taken over the examples, the variance over the "
+                "features.")
+def _(X, gamma, beta, eps):
+    s = np.sqrt(X.var(axis=1)[:, None] + eps)
+    X_hat = (X - _mean(X))/s
+    return gamma*X_hat + beta, (X_hat, s, gamma)
+
+@_mistake_layer("The variance is taken over the examples, the mean over the "
+                "features.")
+def _(X, gamma, beta, eps):
+    return _with_v(X, gamma, beta, eps, X.var(axis=0)[None])
+
+@_mistake_layer("The differences from the mean have the wrong sign: mu - X.")
+def _(X, gamma, beta, eps):
+    Y, (X_hat, s, _) = _layer(X, gamma, beta, eps)
+    return beta - gamma*X_hat, (-X_hat, s, gamma)
+
+@_mistake_layer("It is multiplied by the deviation; it has to be divided by "
+                "it.")
+def _(X, gamma, beta, eps):
+    Y, (X_hat, s, _) = _layer(X, gamma, beta, eps)
+    return gamma*X_hat*s**2 + beta, (X_hat*s**2, s, gamma)
+
+@_mistake_layer("eps is subtracted from the variance, not added.")
+def _(X, gamma, beta, eps):
+    with np.errstate(invalid="ignore"): return _layer(X, gamma, beta, -eps)
+
+@_mistake_layer("eps is added twice: to the variance, and to the root.")
+def _(X, gamma, beta, eps):
+    Y, (_, s, _) = _layer(X, gamma, beta, eps)
+    return _with_s(X, gamma, beta, s + eps)
+
+@_mistake_layer("The median stands where the mean is meant.")
+def _(X, gamma, beta, eps):
+    return _with_mu(X, gamma, beta, eps, np.median(X, axis=1)[:, None])
+
+@_mistake_layer("The variance is that of the whole array; each example has its "
+                "own.")
+def _(X, gamma, beta, eps):
+    return _with_v(X, gamma, beta, eps, 0*_mean(X, 1) + X.var())
+
+@mistake("plain_layernorm", "s is the variance plus eps: its root is asked "
+         "for.")
+def _(X, gamma, beta, eps):
+    Y, (X_hat, s, _) = _layer(X, gamma, beta, eps)
+    return Y, (X_hat, s**2, gamma)
+
+@mistake("plain_layernorm", "s is the inverse of the deviation, r.")
+def _(X, gamma, beta, eps):
+    Y, (X_hat, s, _) = _layer(X, gamma, beta, eps)
+    return Y, (X_hat, 1/s, gamma)
+
+@mistake("plain_layernorm", "The context holds X where X_hat is asked for.")
+def _(X, gamma, beta, eps):
+    Y, (X_hat, s, _) = _layer(X, gamma, beta, eps)
+    return Y, (X, s, gamma)
+
+@mistake("plain_layernorm", "The context holds the centred X where X_hat is "
+         "asked for.")
+def _(X, gamma, beta, eps):
+    Y, (X_hat, s, _) = _layer(X, gamma, beta, eps)
+    return Y, (X_hat*s, s, gamma)
+
+@mistake("plain_layernorm", "The context holds beta where gamma is asked for.")
+def _(X, gamma, beta, eps):
+    Y, (X_hat, s, _) = _layer(X, gamma, beta, eps)
+    return Y, (X_hat, s, beta)
+
+@mistake("plain_layernorm", "s has lost an axis: keepdims=True keeps (B, 1).")
+def _(X, gamma, beta, eps):
+    Y, (X_hat, s, _) = _layer(X, gamma, beta, eps)
+    return Y, (X_hat, s[:, 0], gamma)
+
+@mistake("plain_layernorm", "s has no eps: it is the deviation without it.")
+def _(X, gamma, beta, eps):
+    Y, (X_hat, s, _) = _layer(X, gamma, beta, eps)
+    return Y, (X_hat, X.std(axis=1)[:, None], gamma)
+
+@mistake("layernorm_loops", "Only the first example is computed; the others "
+         "are left at 0.")
+def _(X, gamma, beta, eps):
+    Y = _layer(X, gamma, beta, eps)[0]
+    Y[1:] = 0
+    return Y
+
+@mistake("layernorm_loops", "Only the last example is computed; the others are "
+         "left at 0.")
+def _(X, gamma, beta, eps):
+    Y = _layer(X, gamma, beta, eps)[0]
+    Y[:-1] = 0
+    return Y
+
+@mistake("layernorm_loops", "gamma and beta of the first feature are used for "
+         "all of them.")
+def _(X, gamma, beta, eps): return _layer(X, gamma[:, :1], beta[:, :1], eps)[0]
+
+@mistake("layernorm_loops", "beta is added before the division: "
+         "gamma*(X_c + beta)/s.")
+def _(X, gamma, beta, eps):
+    Y, (X_hat, s, _) = _layer(X, gamma, beta, eps)
+    return (X_hat*s + beta)*gamma/s
+
+@_mistake_layer("The roots of v and of eps are added: eps belongs under the "
+                "root of v.")
+def _(X, gamma, beta, eps):
+    return _with_s(X, gamma, beta, X.std(axis=1)[:, None] + np.sqrt(eps))
+
+@_mistake_layer("It is divided by the range, largest minus smallest.")
+def _(X, gamma, beta, eps):
+    span = X.max(axis=1, keepdims=True) - X.min(axis=1, keepdims=True)
+    return _with_s(X, gamma, beta, span + eps)
+
+@_mistake_layer("The mean alone has lost its axis: keepdims=True keeps it.")
+def _(X, gamma, beta, eps):
+    X_c = X - X.mean(axis=1)
+    s = np.sqrt(_mean(X_c*X_c, 1) + eps)
+    return gamma*X_c/s + beta, (X_c/s, s, gamma)
+
+@_mistake_layer("The deviation alone has lost its axis: keepdims=True keeps "
+                "it.")
+def _(X, gamma, beta, eps):
+    s = np.sqrt(X.var(axis=1) + eps)
+    X_hat = (X - _mean(X, 1))/s
+    return gamma*X_hat + beta, (X_hat, s, gamma)
 
 # %% ../../nbs/homework/exercises_norms.ipynb #f367e321
 def _layer_back(dY, ctx):
@@ -554,6 +1288,180 @@ def _(dY, ctx):
          "gamma*dY/s.")
 def _(dY, ctx): return ctx[2]*dY/ctx[1], *_layer_back(dY, ctx)[1:]
 
+# %% ../../nbs/homework/exercises_norms.ipynb #493d80e6
+def _mistake_layer_dX(sentence, anchor=None):
+    "A decorator for (dX_hat, X_hat, s, gamma, dY) -> dX alone."
+    def put(fn):
+        @mistake("plain_backward", sentence, anchor)
+        def _(dY, ctx):
+            dX = fn(ctx[2]*dY, *ctx, dY)
+            return dX, *_layer_back(dY, ctx)[1:]
+    return put
+
+@_mistake_layer_dX("In dX the sums over the features are divided by the number "
+                   "of examples.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    B = len(dY)
+    return (dX_hat - _total(dX_hat, 1)/B
+            - X_hat*_total(dX_hat*X_hat, 1)/B)/s
+
+@_mistake_layer_dX("In dX both means are added, not subtracted.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat + _mean(dX_hat, 1) + X_hat*_mean(dX_hat*X_hat, 1))/s
+
+@_mistake_layer_dX("The term of the variance has the wrong sign in dX.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _mean(dX_hat, 1) + X_hat*_mean(dX_hat*X_hat, 1))/s
+
+@_mistake_layer_dX("The mean is added in dX, not subtracted.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat + _mean(dX_hat, 1) - X_hat*_mean(dX_hat*X_hat, 1))/s
+
+@_mistake_layer_dX("In dX gamma is missing in the two means: they are those of "
+                   "dX_hat.", "why-gamma-stays-inside")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _mean(dY, 1) - X_hat*_mean(dY*X_hat, 1))/s
+
+@_mistake_layer_dX("In dX gamma is missing in the mean with X_hat.",
+                   "why-gamma-stays-inside")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _mean(dX_hat, 1) - X_hat*_mean(dY*X_hat, 1))/s
+
+@_mistake_layer_dX("In dX gamma is missing in the mean of dX_hat.",
+                   "why-gamma-stays-inside")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _mean(dY, 1) - X_hat*_mean(dX_hat*X_hat, 1))/s
+
+@_mistake_layer_dX("In dX gamma stands twice: in dX_hat and in front.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return gamma*(dX_hat - _mean(dX_hat, 1)
+                  - X_hat*_mean(dX_hat*X_hat, 1))/s
+
+@_mistake_layer_dX("dX is divided by s twice.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _mean(dX_hat, 1) - X_hat*_mean(dX_hat*X_hat, 1))/s**2
+
+@_mistake_layer_dX("dX is multiplied by s, not divided by it.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _mean(dX_hat, 1) - X_hat*_mean(dX_hat*X_hat, 1))*s
+
+@_mistake_layer_dX("In dX only dX_hat is divided by s: a bracket is missing.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return dX_hat/s - _mean(dX_hat, 1) - X_hat*_mean(dX_hat*X_hat, 1)
+
+@_mistake_layer_dX("In dX the last term has no X_hat in front.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _mean(dX_hat, 1) - _mean(dX_hat*X_hat, 1))/s
+
+@_mistake_layer_dX("In dX the last mean is that of dX_hat: X_hat is missing in "
+                   "it.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _mean(dX_hat, 1) - X_hat*_mean(dX_hat, 1))/s
+
+@_mistake_layer_dX("In dX the sums are divided by F - 1, not by F.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    F = dY.shape[1] - 1
+    return (dX_hat - _total(dX_hat, 1)/F
+            - X_hat*_total(dX_hat*X_hat, 1)/F)/s
+
+@_mistake_layer_dX("In dX the term of the variance has the factor 1/2 too "
+                   "much: the 2 of the square cancels that of the root.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _mean(dX_hat, 1) - X_hat*_mean(dX_hat*X_hat, 1)/2)/s
+
+@_mistake_layer_dX("In dX the term of the variance is twice as large as it "
+                   "should be: the slope of the root has a factor 1/2.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _mean(dX_hat, 1) - 2*X_hat*_mean(dX_hat*X_hat, 1))/s
+
+@_mistake_layer_dX("In dX the term of the variance is divided by s once more.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _mean(dX_hat, 1) - X_hat*_mean(dX_hat*X_hat, 1)/s)/s
+
+@_mistake_layer_dX("In dX the sum of the mean is not divided by F.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _total(dX_hat, 1) - X_hat*_mean(dX_hat*X_hat, 1))/s
+
+@_mistake_layer_dX("In dX the sum with X_hat is not divided by F.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _mean(dX_hat, 1) - X_hat*_total(dX_hat*X_hat, 1))/s
+
+def _mistake_layer_scale(sentence):
+    "A decorator for (dY, X_hat, gamma) -> dgamma and dbeta."
+    def put(fn):
+        @mistake("plain_backward", sentence)
+        def _(dY, ctx):
+            dX, *right = _layer_back(dY, ctx)
+            mine = fn(dY, ctx[0], ctx[2])
+            return dX, *(A if B is None else B for A, B in zip(right, mine))
+    return put
+
+@_mistake_layer_scale("dgamma and dbeta have lost an axis: keepdims=True keeps "
+                      "(1, F).")
+def _(dY, X_hat, gamma): return _total(dY*X_hat)[0], _total(dY)[0]
+
+@_mistake_layer_scale("dgamma is a mean over the examples; it is a sum.")
+def _(dY, X_hat, gamma): return _mean(dY*X_hat), None
+
+@_mistake_layer_scale("dbeta is a mean over the examples; it is a sum.")
+def _(dY, X_hat, gamma): return None, _mean(dY)
+
+@_mistake_layer_scale("gamma is multiplied into dgamma; its slope is X_hat "
+                      "alone.")
+def _(dY, X_hat, gamma): return gamma*_total(dY*X_hat), None
+
+@_mistake_layer_scale("gamma is multiplied into dbeta; its slope is 1.")
+def _(dY, X_hat, gamma): return None, gamma*_total(dY)
+
+@_mistake_layer_scale("gamma is multiplied into dgamma and dbeta both.")
+def _(dY, X_hat, gamma): return gamma*_total(dY*X_hat), gamma*_total(dY)
+
+@_mistake_layer_scale("dgamma is the sum of dY: X_hat is forgotten.")
+def _(dY, X_hat, gamma): return _total(dY), None
+
+@_mistake_layer_scale("dgamma and dbeta are not summed over the examples: a "
+                      "broadcast forward is a sum backward.")
+def _(dY, X_hat, gamma): return dY*X_hat, dY
+
+@_mistake_layer_scale("dgamma and dbeta are means over the features, a number "
+                      "for each example.")
+def _(dY, X_hat, gamma): return _mean(dY*X_hat, 1), _mean(dY, 1)
+
+@_mistake_layer_scale("dgamma and dbeta are those of the last example: `=` in "
+                      "place of `+=`.")
+def _(dY, X_hat, gamma): return (dY*X_hat)[-1:], dY[-1:]
+
+@_mistake_layer_dX("In dX the two means have lost their axis: keepdims=True "
+                   "keeps it.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - dX_hat.mean(axis=1)
+            - X_hat*(dX_hat*X_hat).mean(axis=1))/s
+
+@_mistake_layer_dX("In dX the two means are one number each: every example has "
+                   "its own.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - dX_hat.mean() - X_hat*(dX_hat*X_hat).mean())/s
+
+@_mistake_layer_dX("In dX the sums are divided by all numbers of dY, not by "
+                   "the features.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _total(dX_hat, 1)/dY.size
+            - X_hat*_total(dX_hat*X_hat, 1)/dY.size)/s
+
+@_mistake_layer_dX("In dX X_hat is squared in the last term.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _mean(dX_hat, 1) - X_hat**2*_mean(dX_hat*X_hat, 1))/s
+
+@_mistake_layer_dX("In dX the centred values stand where X_hat is meant.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - _mean(dX_hat, 1)
+            - X_hat*s*_mean(dX_hat*X_hat, 1))/s
+
+@_mistake_layer_dX("In dX the two terms are exchanged: X_hat multiplies the "
+                   "plain mean.")
+def _(dX_hat, X_hat, s, gamma, dY):
+    return (dX_hat - X_hat*_mean(dX_hat, 1) - _mean(dX_hat*X_hat, 1))/s
+
 # %% ../../nbs/homework/exercises_norms.ipynb #74988784
 def _dropout(X, rate, rng):
     mask = (rng.random(X.shape) >= rate).astype(X.dtype)/(1 - rate)
@@ -564,10 +1472,17 @@ def _of_a_mask(given, found):
     "What all right results have in common."
     (X, rate, _), (Y, mask) = given, found
     values, kept = np.unique(mask), np.asarray(mask) != 0
-    near = abs(kept.mean() - (1 - rate)) < 0.1
+    with np.errstate(all="ignore"):
+        ratio = np.unique(np.round((Y/(X*mask))[kept], 6))
+    dropped = np.abs(np.asarray(Y)[~kept]).max(initial=0)
+    fresh = [np.random.default_rng(seed).bit_generator.state
+             for seed in (1, 2, 3)]
+    used = given[2].bit_generator.state not in fresh
+    shares = np.array([1 - rate, rate, 0.5, 1, 0, kept.mean()])
+    near = np.argmax(np.abs(shares - kept.mean()) < 0.1)
     mixed = kept.shape == X.shape and bool(rate == 0 or (
         (kept != kept[0]).any() and (kept != kept[:, :1]).any()))
-    return values, Y - X*mask, float(near), float(mixed)
+    return values, ratio, dropped, float(near), float(mixed), float(used)
 
 def _dropout_cases(rng):
     draw = lambda rate, seed: (rng.normal(size=(40, 25)), rate,
@@ -577,9 +1492,11 @@ def _dropout_cases(rng):
 DROPOUTS = "dropout_loops dropout"
 for _name, _place in zip(DROPOUTS.split(), ("forward", "the-functions")):
     exercise(_name, "layers/dropout", _place, _dropout, _dropout_cases,
-             ("the values in the mask", "Y - X*mask",
-              "whether a share of 1 - rate is kept",
-              "whether each element is drawn by itself"),
+             ("the values in the mask", "Y/(X*mask) where it is kept",
+              "Y where it is dropped",
+              "which share is kept",
+              "whether each element is drawn by itself",
+              "whether the numbers come from rng"),
              ("Draw a number from [0, 1) for each element. When is it kept?",
               "Kept is what is at least `rate`; what is kept is divided by the "
               "probability of being kept.",
@@ -636,6 +1553,96 @@ def _(X, rate, rng):
     X *= mask
     return X, mask
 
+# %% ../../nbs/homework/exercises_norms.ipynb #9fd6356f
+@_both("The numbers do not come from rng, but from another generator: a "
+       "network is to be the same each time.", "forward")
+def _(X, rate, rng): return _dropout(X, rate, np.random.default_rng(0))
+
+@_both("The factor is applied twice: the output is divided by 1 - rate, and "
+       "the mask has that already.")
+def _(X, rate, rng):
+    Y, mask = _dropout(X, rate, rng)
+    return Y/(1 - rate), mask
+
+@_both("The output is not divided by 1 - rate, as the mask is.")
+def _(X, rate, rng):
+    Y, mask = _dropout(X, rate, rng)
+    return Y*(1 - rate), mask
+
+@_both("One draw serves a whole row: each element needs its own.", "forward")
+def _(X, rate, rng):
+    mask = np.repeat(_dropout(X[:, :1], rate, rng)[1], X.shape[1], axis=1)
+    return X*mask, mask
+
+@_both("One draw decides about the whole array: each element needs its own.",
+       "forward")
+def _(X, rate, rng): return X/(1 - rate), np.ones_like(X)/(1 - rate)
+
+@_both("The draw comes from a normal distribution; it has to be uniform on "
+       "[0, 1).", "forward")
+def _(X, rate, rng):
+    mask = (rng.normal(size=X.shape) >= rate)/(1 - rate)
+    return X*mask, mask
+
+@_both("The mask holds the drawn numbers, not whether they are at least "
+       "`rate`.", "forward")
+def _(X, rate, rng):
+    mask = rng.random(X.shape)
+    return X*mask, mask
+
+@_both("What is returned is X as it was: the mask is not applied.", "forward")
+def _(X, rate, rng): return X, _dropout(X, rate, rng)[1]
+
+@_both("The mask holds 1 for what is kept, and what is kept is divided by rate "
+       "in the output.")
+def _(X, rate, rng):
+    mask = (_dropout(X, rate, rng)[1] != 0).astype(X.dtype)
+    return X*mask/rate, mask
+
+@_both("Two draws are made: one for the mask, and another one for the "
+       "output.", "forward")
+def _(X, rate, rng):
+    Y, _ = _dropout(X, rate, rng)
+    return Y, _dropout(X, rate, rng)[1]
+
+@_both("The share is scaled by the number that was kept, not by 1 - rate.")
+def _(X, rate, rng):
+    kept = _dropout(X, rate, rng)[1] != 0
+    mask = kept/kept.mean()
+    return X*mask, mask
+
+@_both("The mask is multiplied by 1/(1 - rate)**2: the factor is there twice.")
+def _(X, rate, rng):
+    mask = _dropout(X, rate, rng)[1]/(1 - rate)
+    return X*mask, mask
+
+@_both("The mask is divided by the root of 1 - rate.")
+def _(X, rate, rng):
+    mask = _dropout(X, rate, rng)[1]*(1 - rate)**0.5
+    return X*mask, mask
+
+@_both("What is kept is multiplied by 1 + rate; it has to be divided by "
+       "1 - rate.")
+def _(X, rate, rng):
+    mask = (_dropout(X, rate, rng)[1] != 0)*(1 + rate)
+    return X*mask, mask
+
+@_both("What is kept is multiplied by rate; it has to be divided by 1 - rate.")
+def _(X, rate, rng):
+    mask = (_dropout(X, rate, rng)[1] != 0)*rate
+    return X*mask, mask
+
+@_both("A coin decides, with one half for each side, whatever rate is.",
+       "forward")
+def _(X, rate, rng):
+    mask = rng.integers(0, 2, size=X.shape)/(1 - rate)
+    return X*mask, mask
+
+@_both("Nothing is dropped: the output is X times the factor.", "forward")
+def _(X, rate, rng):
+    mask = np.ones_like(X)/(1 - rate) + 0*rng.random()
+    return X*mask, mask
+
 # %% ../../nbs/homework/exercises_norms.ipynb #6c4ec09e
 def _mask_cases(rng):
     first = np.array([[1.0, 10.0], [100.0, 1000.0]]), np.array([[2.0, 0.0],
@@ -673,6 +1680,28 @@ def _(dY, mask):
          "something was dropped.")
 def _(dY, mask):
     with np.errstate(divide="ignore"): return dY/mask
+
+# %% ../../nbs/homework/exercises_norms.ipynb #00e7a7eb
+@mistake("dropout_backward", "The gradient is the mask itself: dY is "
+         "forgotten.")
+def _(dY, mask): return mask
+
+@mistake("dropout_backward", "It is divided by the mask's factor, which "
+         "multiplies.")
+def _(dY, mask): return dY*(mask > 0)/mask.max()
+
+@mistake("dropout_backward", "dY is scaled everywhere, and nothing is dropped.")
+def _(dY, mask): return dY*mask.max()
+
+@mistake("dropout_backward", "What is kept is exchanged with what is dropped, "
+         "and scaled.")
+def _(dY, mask): return dY*(mask == 0)*mask.max()
+
+@mistake("dropout_backward", "dY and the mask are multiplied as matrices.")
+def _(dY, mask): return dY @ mask.T
+
+@mistake("dropout_backward", "The gradients are summed over the examples.")
+def _(dY, mask): return (dY*mask).sum(axis=0, keepdims=True)
 
 # %% ../../nbs/homework/exercises_norms.ipynb #fbd8556f
 def _velocities(gradients, rates, mu):
@@ -724,6 +1753,95 @@ def _(gradients, rates, mu):
     return [_velocities(gradients, rates, mu)[-1]]*len(gradients)
 
 # %% ../../nbs/homework/exercises_norms.ipynb #453cfe2f
+@mistake("velocities", "The list begins with the velocity before the first "
+         "step, 0, and the last one is missing.")
+def _(gradients, rates, mu):
+    v = _velocities(gradients, rates, mu)
+    return [0*v[0], *v[:-1]]
+
+@mistake("velocities", "The list begins with the velocity before the first "
+         "step, 0: it has one entry too many.")
+def _(gradients, rates, mu):
+    v = _velocities(gradients, rates, mu)
+    return [0*v[0], *v]
+
+@mistake("velocities", "Only the last velocity is returned; all of them are "
+         "asked for.")
+def _(gradients, rates, mu): return _velocities(gradients, rates, mu)[-1]
+
+@mistake("velocities", "This is Nesterov's step, lr*g + mu*v with the new "
+         "velocity.")
+def _(gradients, rates, mu):
+    return [mu*v + lr*g for v, lr, g in zip(
+        _velocities(gradients, rates, mu), rates, gradients)]
+
+@mistake("velocities", "The first rate is used for all steps: each has its "
+         "own.")
+def _(gradients, rates, mu):
+    return _velocities(gradients, np.full(len(rates), rates[0]), mu)
+
+@mistake("velocities", "The shares are exchanged: mu is what the velocity "
+         "keeps, and 1 - mu stands there.")
+def _(gradients, rates, mu): return _velocities(gradients, rates, 1 - mu)
+
+@mistake("velocities", "The velocity starts with the first gradient, without "
+         "its rate.")
+def _(gradients, rates, mu):
+    v, history = gradients[0], [gradients[0]]
+    for g, lr in zip(gradients[1:], rates[1:]):
+        v = mu*v + lr*g
+        history.append(v)
+    return history
+
+@mistake("velocities", "The velocity starts at the first gradient, which is "
+         "then counted once more.")
+def _(gradients, rates, mu):
+    v, history = gradients[0], []
+    for g, lr in zip(gradients, rates):
+        v = mu*v + lr*g
+        history.append(v)
+    return history
+
+@mistake("velocities", "The sum is not reduced by mu: all steps are added in "
+         "full.", "a-sum-over-the-past")
+def _(gradients, rates, mu): return _velocities(gradients, rates, 1.0)
+
+@mistake("velocities", "mu multiplies the new step as well: mu*(v + lr*g).")
+def _(gradients, rates, mu):
+    return [mu*v for v in _velocities(gradients, rates, mu)]
+
+@mistake("velocities", "The gradient is subtracted: v is mu*v - lr*g, and the "
+         "sum alternates.")
+def _(gradients, rates, mu):
+    v, history = 0*gradients[0], []
+    for g, lr in zip(gradients, rates):
+        v = lr*g - mu*v
+        history.append(v)
+    return history
+
+@mistake("velocities", "mu is squared.")
+def _(gradients, rates, mu): return _velocities(gradients, rates, mu**2)
+
+@mistake("velocities", "The rate multiplies the velocity as well: "
+         "lr*(mu*v + g).", "a-sum-over-the-past")
+def _(gradients, rates, mu):
+    v, history = 0*gradients[0], []
+    for g, lr in zip(gradients, rates):
+        v = lr*(mu*v + g)
+        history.append(v)
+    return history
+
+@mistake("velocities", "The rate of the step before is used: each step has its "
+         "own.")
+def _(gradients, rates, mu):
+    return _velocities(gradients, [rates[0], *rates[:-1]], mu)
+
+@mistake("velocities", "The rate is applied a second time to the velocity that "
+         "is put into the list.")
+def _(gradients, rates, mu):
+    return [lr*v for lr, v in zip(rates, _velocities(gradients, rates, mu))]
+
+# %% ../../nbs/homework/exercises_norms.ipynb #87cdb283
 def _step_cases(rng):
     "(v, g, lr, momentum)"
     return [(np.array([1.0, 0.0]), np.array([2.0, 4.0]), 0.5, 0.25),
@@ -734,16 +1852,23 @@ def _v_and_step(v, new, step=None):
     v[...] = new
     return v.copy() if step is None else step
 
+def _another(found, *arrays):
+    "Whether an array shares no memory with others: 1.0 or 0.0."
+    return float(not isinstance(found, np.ndarray) or not any(
+        np.shares_memory(found, A) for A in arrays))
+
 def _momentum_step(v, g, lr, momentum):
     return _v_and_step(v, momentum*v + lr*g)
 
 exercise("momentum_step", "training/optimizers_classes",
          "training/optimizers#momentum", _momentum_step, _step_cases,
-         ("the step", "v after the step"),
+         ("the step", "v after the step",
+          "whether the step is another array"),
          ("The velocity keeps a share of itself and takes in the new step.",
           "v is changed in place; the step is another array with the same "
           "numbers.", "v *= momentum; v += lr*g; return v.copy()"),
-         compared=lambda given, found: (found, given[0]), changes=(0,),
+         compared=lambda given, found: (found, given[0], _another(
+             found, given[0])), changes=(0,),
          single=True)
 
 @mistake("momentum_step", "v stays what it was: it has to be changed in place, "
@@ -773,6 +1898,65 @@ def _(v, g, lr, momentum):
     _momentum_step(v, g, lr, momentum)
     return lr*g
 
+# %% ../../nbs/homework/exercises_norms.ipynb #96414a8c
+@mistake("momentum_step", "The array returned is v itself; it has to be "
+         "another one with the same numbers.")
+def _(v, g, lr, momentum): return _v_and_step(v, momentum*v + lr*g, v)
+
+@mistake("momentum_step", "This is Nesterov's step, lr*g + momentum*v with the "
+         "new velocity.")
+def _(v, g, lr, momentum):
+    _momentum_step(v, g, lr, momentum)
+    return momentum*v + lr*g
+
+@mistake("momentum_step", "The velocity is multiplied by the rate as well: "
+         "lr*(momentum*v + g).", "training/optimizers#a-sum-over-the-past")
+def _(v, g, lr, momentum): return _v_and_step(v, lr*(momentum*v + g))
+
+@mistake("momentum_step", "The velocity is multiplied by 1 - momentum, and "
+         "keeps the wrong share.")
+def _(v, g, lr, momentum): return _v_and_step(v, (1 - momentum)*v + lr*g)
+
+@mistake("momentum_step", "The shares are exchanged: momentum multiplies the "
+         "gradient, and 1 - momentum the velocity.")
+def _(v, g, lr, momentum):
+    return _v_and_step(v, (1 - momentum)*v + momentum*lr*g)
+
+@mistake("momentum_step", "momentum is forgotten: the whole velocity is kept.")
+def _(v, g, lr, momentum): return _v_and_step(v, v + lr*g)
+
+@mistake("momentum_step", "The velocity is forgotten: the step is lr*g.")
+def _(v, g, lr, momentum): return _v_and_step(v, lr*g)
+
+@mistake("momentum_step", "The new step is added before the velocity is "
+         "multiplied: momentum*(v + lr*g).")
+def _(v, g, lr, momentum): return _v_and_step(v, momentum*(v + lr*g))
+
+@mistake("momentum_step", "The step is the velocity before it took in the "
+         "gradient.")
+def _(v, g, lr, momentum):
+    before = v.copy()
+    return _v_and_step(v, momentum*v + lr*g, before)
+
+@mistake("momentum_step", "The step is minus the velocity: it is subtracted "
+         "from the parameters later.")
+def _(v, g, lr, momentum):
+    return -_v_and_step(v, momentum*v + lr*g)
+
+@mistake("momentum_step", "The step is a change of the velocity, new minus "
+         "old.")
+def _(v, g, lr, momentum):
+    before = v.copy()
+    return _v_and_step(v, momentum*v + lr*g) - before
+
+@mistake("momentum_step", "momentum is multiplied twice into the step that is "
+         "returned.")
+def _(v, g, lr, momentum): return momentum*_v_and_step(v, momentum*v + lr*g)
+
+@mistake("momentum_step", "The velocity points the other way: v takes in "
+         "-lr*g, and minus v is returned.")
+def _(v, g, lr, momentum): return -_v_and_step(v, momentum*v - lr*g)
+
 # %% ../../nbs/homework/exercises_norms.ipynb #03163abb
 def _norm(gradients): return np.sqrt(sum((g**2).sum() for g in gradients))
 
@@ -784,7 +1968,7 @@ exercise("clip", "training/optimizers", "clipping-by-the-global-norm", _clip,
          lambda rng: [([np.array([[3.0, 4.0]]), np.array([[12.0]])], 6.5),
                       ([np.array([[3.0, 4.0]]), np.array([[12.0]])], 20.0),
                       ([rng.normal(size=(3, 2)), rng.normal(size=(1, 2))], 0.3),
-                      ([np.array([[0.3]]), np.array([[0.4]])], 2.0)],
+                      ([np.array([[0.4]]), np.array([[0.3]])], 2.0)],
          (("g_0", "g_1"), "N"),
          ("All gradients count as one long vector: what is its length?",
           "If it exceeds c, all of them get the same factor; if not, they "
@@ -834,6 +2018,106 @@ def _(gradients, c):
 def _(gradients, c):
     N = _norm(gradients)
     return [g*(c if N > c else 1) for g in gradients], N
+
+# %% ../../nbs/homework/exercises_norms.ipynb #9a849272
+def _mistake_clip(sentence, anchor=None):
+    "A decorator for (gradients, c, N) -> factor, N that is returned."
+    def put(fn):
+        @mistake("clip", sentence, anchor)
+        def _(gradients, c):
+            factor, N = fn(gradients, c, _norm(gradients))
+            return [g*factor for g in gradients], N
+    return put
+
+@_mistake_clip("The factor is at least 1, np.maximum in place of np.minimum: "
+               "long gradients stay long.")
+def _(gradients, c, N): return max(1, c/N), N
+
+@_mistake_clip("The quotient is turned, N/c in place of c/N.")
+def _(gradients, c, N): return min(1, N/c), N
+
+@_mistake_clip("N is the mean square's root: it is divided by how many numbers "
+               "there are.")
+def _(gradients, c, N):
+    N = N/np.sqrt(sum(g.size for g in gradients))
+    return min(1, c/N), N
+
+@_mistake_clip("N is the largest magnitude, not the norm.")
+def _(gradients, c, N):
+    N = max(np.abs(g).max() for g in gradients)
+    return min(1, c/N), N
+
+@_mistake_clip("N is the sum of the magnitudes, not the norm.")
+def _(gradients, c, N):
+    N = sum(np.abs(g).sum() for g in gradients)
+    return min(1, c/N), N
+
+@_mistake_clip("N is the norm of the last gradient: `=` in place of `+=`.")
+def _(gradients, c, N):
+    N = _norm(gradients[-1:])
+    return min(1, c/N), N
+
+@_mistake_clip("N is the norm of the first gradient alone.")
+def _(gradients, c, N):
+    N = _norm(gradients[:1])
+    return min(1, c/N), N
+
+@_mistake_clip("N is the largest of the gradients' norms: their squares have "
+               "to be added.")
+def _(gradients, c, N):
+    N = max(_norm([g]) for g in gradients)
+    return min(1, c/N), N
+
+@_mistake_clip("N is the mean of the gradients' norms: their squares have to "
+               "be added.")
+def _(gradients, c, N):
+    N = sum(_norm([g]) for g in gradients)/len(gradients)
+    return min(1, c/N), N
+
+@_mistake_clip("N is the square of the norm; the factor is right.")
+def _(gradients, c, N): return min(1, c/N), N**2
+
+@_mistake_clip("The factor is the root of c/N.")
+def _(gradients, c, N): return min(1, (c/N)**0.5), N
+
+@_mistake_clip("The factor is the square of c/N.")
+def _(gradients, c, N): return min(1, (c/N)**2), N
+
+@_mistake_clip("Long gradients are divided by N alone, and get the length 1.")
+def _(gradients, c, N): return 1/N if N > c else 1, N
+
+@_mistake_clip("All gradients get the length 1, whatever their norm is.")
+def _(gradients, c, N): return 1/N, N
+
+@_mistake_clip("Nothing is clipped: the gradients stay as they are.")
+def _(gradients, c, N): return 1, N
+
+@_mistake_clip("Long gradients become 0.")
+def _(gradients, c, N): return float(N <= c), N
+
+@_mistake_clip("N is the sum of all numbers, without the squares.")
+def _(gradients, c, N):
+    N = abs(sum(g.sum() for g in gradients))
+    return min(1, c/N), N
+
+@_mistake_clip("The factor is returned in place of the norm.")
+def _(gradients, c, N): return min(1, c/N), min(1, c/N)
+
+@mistake("clip", "Only the first gradient is clipped.")
+def _(gradients, c):
+    (first, *_), N = _clip(gradients, c)
+    return [first, *gradients[1:]], N
+
+@mistake("clip", "All numbers are cut at the bound from above, with the norm "
+         "as it is: negative ones stay.")
+def _(gradients, c): return [np.minimum(g, c) for g in gradients], _norm(
+    gradients)
+
+@_mistake_clip("1 is added to N in the quotient: c/(N + 1).")
+def _(gradients, c, N): return min(1, c/(N + 1)), N
+
+@_mistake_clip("A small number is added to N in the quotient: c/(N + 1e-6).")
+def _(gradients, c, N): return min(1, c/(N + 1e-6)), N
 
 # %% ../../nbs/homework/exercises_norms.ipynb #044a3ea2
 def _rms(gradients, lr, rho, eps, inside=0.0, keep=None):
@@ -897,6 +2181,142 @@ def _squares(gradients, rho):
         v = rho*v + (1 - rho)*g**2
         found.append(v)
     return found
+
+# %% ../../nbs/homework/exercises_norms.ipynb #a142de37
+def _mistake_rms(sentence, anchor=None):
+    "A decorator for (g, v, before, lr, eps) -> step."
+    def put(fn):
+        @mistake("rms_steps", sentence, anchor)
+        def _(gradients, lr, rho, eps):
+            v = _squares(gradients, rho)
+            return [float(fn(*each, lr, eps)) for each in
+                    zip(gradients, v, [0.0, *v[:-1]])]
+    return put
+
+def _rms_of(gradients, lr, eps, v): return [
+    lr*g/(math.sqrt(v_t) + eps) for g, v_t in zip(gradients, v)]
+
+@_mistake_rms("The gradient is missing in the step: it is lr over the root.")
+def _(g, v, before, lr, eps): return lr/(math.sqrt(v) + eps)
+
+@_mistake_rms("The magnitude of the gradient stands in the step: its sign is "
+              "lost.")
+def _(g, v, before, lr, eps): return lr*abs(g)/(math.sqrt(v) + eps)
+
+@_mistake_rms("The gradient is squared in the step as well.")
+def _(g, v, before, lr, eps): return lr*g*g/(math.sqrt(v) + eps)
+
+@_mistake_rms("It is multiplied by the root; it has to be divided by it.")
+def _(g, v, before, lr, eps): return lr*g*(math.sqrt(v) + eps)
+
+@_mistake_rms("eps is forgotten.")
+def _(g, v, before, lr, eps): return lr*g/math.sqrt(v)
+
+@_mistake_rms("eps stands both inside and outside of the root.",
+              "varepsilon-outside-or-inside-the-root")
+def _(g, v, before, lr, eps): return lr*g/(math.sqrt(v + eps) + eps)
+
+@_mistake_rms("eps is added to the step, not to the root: a bracket is "
+              "missing.")
+def _(g, v, before, lr, eps): return lr*g/math.sqrt(v) + eps
+
+@_mistake_rms("The rate is forgotten.")
+def _(g, v, before, lr, eps): return g/(math.sqrt(v) + eps)
+
+@_mistake_rms("The rate stands below the line as well: it divides.")
+def _(g, v, before, lr, eps): return g/(lr*(math.sqrt(v) + eps))
+
+@_mistake_rms("eps is subtracted from the root, not added.")
+def _(g, v, before, lr, eps): return lr*g/(math.sqrt(v) - eps)
+
+@_mistake_rms("eps is squared inside the root, sqrt(v + eps**2).",
+              "varepsilon-outside-or-inside-the-root")
+def _(g, v, before, lr, eps): return lr*g/math.sqrt(v + eps**2)
+
+@_mistake_rms("The step is the new velocity's root: v is not below the line.")
+def _(g, v, before, lr, eps): return lr*math.sqrt(v)
+
+@mistake("rms_steps", "v is a running mean of the gradients' magnitudes: their "
+         "squares are meant.")
+def _(gradients, lr, rho, eps):
+    v = _squares([abs(g)**0.5 for g in gradients], rho)
+    return _rms_of(gradients, lr, eps, v)
+
+@mistake("rms_steps", "The running mean of the magnitudes divides, without a "
+         "root.")
+def _(gradients, lr, rho, eps):
+    v = _squares([abs(g)**0.5 for g in gradients], rho)
+    return _rms_of(gradients, lr, eps, [v_t**2 for v_t in v])
+
+@mistake("rms_steps", "The gradients are averaged and then squared: the mean "
+         "of the squares is meant.")
+def _(gradients, lr, rho, eps):
+    v, found = 0.0, []
+    for g in gradients:
+        v = rho*v + (1 - rho)*g
+        found.append(v*v)
+    return _rms_of(gradients, lr, eps, found)
+
+@mistake("rms_steps", "v starts at the first square, not at 0.",
+         "the-first-steps-are-too-long")
+def _(gradients, lr, rho, eps):
+    v, found = gradients[0]**2, []
+    for g in gradients:
+        v = rho*v + (1 - rho)*g**2
+        found.append(v)
+    return _rms_of(gradients, lr, eps, found)
+
+@mistake("rms_steps", "v starts at 1, not at 0.")
+def _(gradients, lr, rho, eps):
+    v, found = 1.0, []
+    for g in gradients:
+        v = rho*v + (1 - rho)*g**2
+        found.append(v)
+    return _rms_of(gradients, lr, eps, found)
+
+@mistake("rms_steps", "v forgets its past: it is the last square times "
+         "1 - rho.")
+def _(gradients, lr, rho, eps):
+    return _rms_of(gradients, lr, eps, [(1 - rho)*g*g for g in gradients])
+
+@mistake("rms_steps", "v forgets its past: it is the last square, and the step "
+         "is that of its sign.")
+def _(gradients, lr, rho, eps):
+    return _rms_of(gradients, lr, eps, [g*g for g in gradients])
+
+@mistake("rms_steps", "Squares are not forgotten: v + (1 - rho)*g**2.")
+def _(gradients, lr, rho, eps):
+    v = (1 - rho)*np.cumsum(np.square(gradients))
+    return _rms_of(gradients, lr, eps, v)
+
+@mistake("rms_steps", "Only the last step is returned; all of them are asked "
+         "for.")
+def _(gradients, lr, rho, eps): return _rms(gradients, lr, rho, eps)[-1]
+
+@mistake("rms_steps", "The plain mean of all squares so far is taken: old ones "
+         "have to fade.")
+def _(gradients, lr, rho, eps):
+    v = np.cumsum(np.square(gradients))/np.arange(1, len(gradients) + 1)
+    return _rms_of(gradients, lr, eps, v)
+
+@mistake("rms_steps", "The steps are added up: that is the way so far, and not "
+         "each step.")
+def _(gradients, lr, rho, eps):
+    return np.cumsum(_rms(gradients, lr, rho, eps)).tolist()
+
+@mistake("rms_steps", "The root of v is carried on in v's place.")
+def _(gradients, lr, rho, eps):
+    v, found = 0.0, []
+    for g in gradients:
+        v = math.sqrt(rho*v + (1 - rho)*g**2)
+        found.append(v*v)
+    return _rms_of(gradients, lr, eps, found)
+
+@_mistake_rms("The whole of the root and eps is squared.")
+def _(g, v, before, lr, eps): return lr*g/(math.sqrt(v) + eps)**2
+
+@_mistake_rms("The step uses the mean of v before and after the gradient.")
+def _(g, v, before, lr, eps): return lr*g/(math.sqrt((v + before)/2) + eps)
 
 # %% ../../nbs/homework/exercises_norms.ipynb #6c50c197
 def _adam(gradients, lr, b1, b2, eps, correct=True, first=1, inside=0.0,
@@ -981,6 +2401,191 @@ def _(gradients, lr, b1, b2, eps, correct=True):
 def _(gradients, lr, b1, b2, eps, correct=True):
     return _adam(gradients, -lr, b1, b2, eps, correct)
 
+# %% ../../nbs/homework/exercises_norms.ipynb #67a54d95
+def _mistake_moments(sentence, anchor=None, b1_keeps=None):
+    "A decorator for (m, v, g, t, lr, b1, b2, eps, correct) -> step."
+    def put(fn):
+        @mistake("adam_steps", sentence, anchor)
+        def _(gradients, lr, b1, b2, eps, correct=True):
+            m, v, steps = 0.0, 0.0, []
+            for t, g in enumerate(gradients, start=1):
+                m, v = b1*m + (1 - b1)*g, b2*v + (1 - b2)*g*g
+                steps.append(float(fn(m, v, g, t, lr, b1, b2, eps, correct)))
+            return steps
+    return put
+
+def _hats(m, v, t, b1, b2, correct):
+    return (m/(1 - b1**t), v/(1 - b2**t)) if correct else (m, v)
+
+@_mistake_moments("The corrections divide by 1 - b, without the power t.",
+                  "the-correction-derived")
+def _(m, v, g, t, lr, b1, b2, eps, correct):
+    m_hat, v_hat = _hats(m, v, 1, b1, b2, correct)
+    return lr*m_hat/(math.sqrt(v_hat) + eps)
+
+@_mistake_moments("The corrections divide by 1 - b*t, where a power is meant.",
+                  "the-correction-derived")
+def _(m, v, g, t, lr, b1, b2, eps, correct):
+    if not correct: return lr*m/(math.sqrt(v) + eps)
+    with np.errstate(all="ignore"):
+        m_hat, v_hat = np.divide([m, v], [1 - b1*t, 1 - b2*t])
+        return lr*m_hat/(np.sqrt(v_hat) + eps)
+
+@_mistake_moments("The corrections multiply by 1 - b**t; they have to divide.",
+                  "the-correction-derived")
+def _(m, v, g, t, lr, b1, b2, eps, correct):
+    if correct: m, v = m*(1 - b1**t), v*(1 - b2**t)
+    return lr*m/(math.sqrt(v) + eps)
+
+@_mistake_moments("The corrections use each other's share: b2 for m, b1 for v.",
+                  "the-correction-derived")
+def _(m, v, g, t, lr, b1, b2, eps, correct):
+    m_hat, v_hat = _hats(m, v, t, b2, b1, correct)
+    return lr*m_hat/(math.sqrt(v_hat) + eps)
+
+@_mistake_moments("Both corrections use b1.", "the-correction-derived")
+def _(m, v, g, t, lr, b1, b2, eps, correct):
+    m_hat, v_hat = _hats(m, v, t, b1, b1, correct)
+    return lr*m_hat/(math.sqrt(v_hat) + eps)
+
+@_mistake_moments("Both corrections use b2.", "the-correction-derived")
+def _(m, v, g, t, lr, b1, b2, eps, correct):
+    m_hat, v_hat = _hats(m, v, t, b2, b2, correct)
+    return lr*m_hat/(math.sqrt(v_hat) + eps)
+
+@_mistake_moments("The correction of v stands outside of the root: "
+                  "sqrt(v)/(1 - b2**t).", "the-correction-derived")
+def _(m, v, g, t, lr, b1, b2, eps, correct):
+    m_hat, _ = _hats(m, v, t, b1, b2, correct)
+    root = math.sqrt(v)/(1 - b2**t) if correct else math.sqrt(v)
+    return lr*m_hat/(root + eps)
+
+@_mistake_moments("eps is added before v is corrected: it is divided by "
+                  "sqrt(1 - b2**t) as well.")
+def _(m, v, g, t, lr, b1, b2, eps, correct):
+    m_hat, _ = _hats(m, v, t, b1, b2, correct)
+    return lr*m_hat/((math.sqrt(v) + eps)/(
+        math.sqrt(1 - b2**t) if correct else 1))
+
+@_mistake_moments("eps is forgotten.")
+def _(m, v, g, t, lr, b1, b2, eps, correct):
+    m_hat, v_hat = _hats(m, v, t, b1, b2, correct)
+    return lr*m_hat/math.sqrt(v_hat)
+
+@_mistake_moments("The rate is forgotten.")
+def _(m, v, g, t, lr, b1, b2, eps, correct):
+    m_hat, v_hat = _hats(m, v, t, b1, b2, correct)
+    return m_hat/(math.sqrt(v_hat) + eps)
+
+@_mistake_moments("m_hat is multiplied by the root; it has to be divided by "
+                  "it.")
+def _(m, v, g, t, lr, b1, b2, eps, correct):
+    m_hat, v_hat = _hats(m, v, t, b1, b2, correct)
+    return lr*m_hat*(math.sqrt(v_hat) + eps)
+
+@_mistake_moments("The root is not used: the step is lr*m_hat, momentum "
+                  "alone.")
+def _(m, v, g, t, lr, b1, b2, eps, correct):
+    return lr*_hats(m, v, t, b1, b2, correct)[0]
+
+@_mistake_moments("The rate is divided by the root of t: that is AdaGrad's "
+                  "schedule.")
+def _(m, v, g, t, lr, b1, b2, eps, correct):
+    m_hat, v_hat = _hats(m, v, t, b1, b2, correct)
+    return lr/math.sqrt(t)*m_hat/(math.sqrt(v_hat) + eps)
+
+@_mistake_moments("`correct` does the opposite: corrected is where it is "
+                  "False.", "the-correction-derived")
+def _(m, v, g, t, lr, b1, b2, eps, correct):
+    m_hat, v_hat = _hats(m, v, t, b1, b2, not correct)
+    return lr*m_hat/(math.sqrt(v_hat) + eps)
+
+def _mistake_means(sentence, anchor=None):
+    "A decorator for (m, v, g, b1, b2, t) -> m and v."
+    def put(fn):
+        @mistake("adam_steps", sentence, anchor)
+        def _(gradients, lr, b1, b2, eps, correct=True):
+            m, v, steps = 0.0, 0.0, []
+            for t, g in enumerate(gradients, start=1):
+                m, v = fn(m, v, g, b1, b2, t)
+                m_hat, v_hat = _hats(m, v, t, b1, b2, correct)
+                steps.append(lr*m_hat/(math.sqrt(abs(v_hat)) + eps))
+            return steps
+    return put
+
+@_mistake_means("The new gradient is added to m in full, without 1 - b1.")
+def _(m, v, g, b1, b2, t): return b1*m + g, b2*v + (1 - b2)*g*g
+
+@_mistake_means("The new square is added to v in full, without 1 - b2.")
+def _(m, v, g, b1, b2, t): return b1*m + (1 - b1)*g, b2*v + g*g
+
+@_mistake_means("Gradient and square are added in full, without 1 - b1 and "
+                "1 - b2.")
+def _(m, v, g, b1, b2, t): return b1*m + g, b2*v + g*g
+
+@_mistake_means("v is a running mean of the magnitudes: the squares are meant.")
+def _(m, v, g, b1, b2, t): return b1*m + (1 - b1)*g, b2*v + (1 - b2)*abs(g)
+
+@_mistake_means("v is a running mean of m's square: that of g is meant.")
+def _(m, v, g, b1, b2, t):
+    m = b1*m + (1 - b1)*g
+    return m, b2*v + (1 - b2)*m*m
+
+@_mistake_means("The shares are exchanged: b1 and b2 are what the old values "
+                "keep.")
+def _(m, v, g, b1, b2, t): return (1 - b1)*m + b1*g, (1 - b2)*v + b2*g*g
+
+@_mistake_means("The share of m is exchanged: b1 is what the old value keeps.")
+def _(m, v, g, b1, b2, t): return (1 - b1)*m + b1*g, b2*v + (1 - b2)*g*g
+
+@_mistake_means("The share of v is exchanged: b2 is what the old value keeps.")
+def _(m, v, g, b1, b2, t): return b1*m + (1 - b1)*g, (1 - b2)*v + b2*g*g
+
+@_mistake_means("v uses b1: its share is b2.")
+def _(m, v, g, b1, b2, t): return b1*m + (1 - b1)*g, b1*v + (1 - b1)*g*g
+
+@_mistake_means("m uses b2: its share is b1.")
+def _(m, v, g, b1, b2, t): return b2*m + (1 - b2)*g, b2*v + (1 - b2)*g*g
+
+@_mistake_means("1 - b1 weighs the square as well, where 1 - b2 is meant.")
+def _(m, v, g, b1, b2, t): return b1*m + (1 - b1)*g, b2*v + (1 - b1)*g*g
+
+@_mistake_means("m is a mean of squares, as v is.")
+def _(m, v, g, b1, b2, t): return b1*m + (1 - b1)*g*g, b2*v + (1 - b2)*g*g
+
+@_mistake_means("v forgets its past: it is the last square times 1 - b2.")
+def _(m, v, g, b1, b2, t): return b1*m + (1 - b1)*g, (1 - b2)*g*g
+
+@mistake("adam_steps", "The corrected means are carried on: they are for the "
+         "step alone.", "the-correction-derived")
+def _(gradients, lr, b1, b2, eps, correct=True):
+    m, v, steps = 0.0, 0.0, []
+    for t, g in enumerate(gradients, start=1):
+        m, v = b1*m + (1 - b1)*g, b2*v + (1 - b2)*g*g
+        m, v = _hats(m, v, t, b1, b2, correct)
+        steps.append(lr*m/(math.sqrt(v) + eps))
+    return steps
+
+@mistake("adam_steps", "Only the last step is returned; all of them are asked "
+         "for.")
+def _(gradients, lr, b1, b2, eps, correct=True):
+    return _adam(gradients, lr, b1, b2, eps, correct)[-1]
+
+@mistake("adam_steps", "m and v are updated after the step: it uses those from "
+         "before.")
+def _(gradients, lr, b1, b2, eps, correct=True):
+    m, v, steps = 0.0, 0.0, []
+    for t, g in enumerate(gradients, start=1):
+        m_hat, v_hat = _hats(m, v, t, b1, b2, correct)
+        steps.append(lr*m_hat/(math.sqrt(v_hat) + eps))
+        m, v = b1*m + (1 - b1)*g, b2*v + (1 - b2)*g*g
+    return steps
+
+@_mistake_means("The powers b1**t and b2**t stand in the running means: they "
+                "belong to the corrections.")
+def _(m, v, g, b1, b2, t):
+    return b1**t*m + (1 - b1**t)*g, b2**t*v + (1 - b2**t)*g*g
+
 # %% ../../nbs/homework/exercises_norms.ipynb #8dac6f67
 def _adam_cases(rng):
     "(m, v, g, lr, beta1, beta2, eps, t)"
@@ -1049,6 +2654,161 @@ def _(*given):
 def _(m, v, g, lr, beta1, beta2, eps, t):
     return _adam_step(m, v, g, lr, beta2, beta1, eps, t)
 
+# %% ../../nbs/homework/exercises_norms.ipynb #16a36787
+def _mistake_one_step(sentence, anchor="adam"):
+    "A decorator for (m, v, g, lr, beta1, beta2, eps, t) -> m, v, step."
+    def put(fn):
+        @_mistake_adam(sentence, anchor)
+        def _(m, v, g, *others):
+            with np.errstate(all="ignore"):
+                m[...], v[...], step = fn(m.copy(), v.copy(), g, *others)
+            return step.astype(g.dtype)
+    return put
+
+def _moments(m, v, g, beta1, beta2):
+    return beta1*m + (1 - beta1)*g, beta2*v + (1 - beta2)*g*g
+
+def _step_of(m, v, lr, beta1, beta2, eps, t):
+    return lr*(m/(1 - beta1**t))/(np.sqrt(np.abs(v/(1 - beta2**t))) + eps)
+
+@_mistake_one_step("v takes in the magnitude of the gradient: its square is "
+                   "meant.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, _ = _moments(m, v, g, beta1, beta2)
+    v = beta2*v + (1 - beta2)*np.abs(g)
+    return m, v, _step_of(m, v, lr, beta1, beta2, eps, t)
+
+@_mistake_one_step("v takes in the gradient: its square is meant.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, _ = _moments(m, v, g, beta1, beta2)
+    v = beta2*v + (1 - beta2)*g
+    return m, v, lr*(m/(1 - beta1**t))/(np.sqrt(v/(1 - beta2**t)) + eps)
+
+@_mistake_one_step("v takes in the square of m: that of g is meant.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, _ = _moments(m, v, g, beta1, beta2)
+    v = beta2*v + (1 - beta2)*m*m
+    return m, v, _step_of(m, v, lr, beta1, beta2, eps, t)
+
+@_mistake_one_step("The gradient is added to m in full, without 1 - beta1.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = beta1*m + g, _moments(m, v, g, beta1, beta2)[1]
+    return m, v, _step_of(m, v, lr, beta1, beta2, eps, t)
+
+@_mistake_one_step("The square is added to v in full, without 1 - beta2.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, beta1, beta2)[0], beta2*v + g*g
+    return m, v, _step_of(m, v, lr, beta1, beta2, eps, t)
+
+@_mistake_one_step("Gradient and square are added in full, without 1 - beta1 "
+                   "and 1 - beta2.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = beta1*m + g, beta2*v + g*g
+    return m, v, _step_of(m, v, lr, beta1, beta2, eps, t)
+
+@_mistake_one_step("The shares are exchanged: beta1 and beta2 are what the old "
+                   "values keep.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, 1 - beta1, 1 - beta2)
+    return m, v, _step_of(m, v, lr, beta1, beta2, eps, t)
+
+@_mistake_one_step("v uses beta1: its share is beta2.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, beta1, beta1)
+    return m, v, _step_of(m, v, lr, beta1, beta2, eps, t)
+
+@_mistake_one_step("The root is missing: it is divided by v_hat itself.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, beta1, beta2)
+    return m, v, lr*m/(1 - beta1**t)/(v/(1 - beta2**t) + eps)
+
+@_mistake_one_step("The step uses the new gradient, not the mean m: that is "
+                   "RMSProp.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, beta1, beta2)
+    return m, v, lr*g/(np.sqrt(v/(1 - beta2**t)) + eps)
+
+@_mistake_one_step("The sign is turned: the step is subtracted from the "
+                   "parameters later.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, beta1, beta2)
+    return m, v, -_step_of(m, v, lr, beta1, beta2, eps, t)
+
+@_mistake_one_step("The rate is forgotten.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, beta1, beta2)
+    return m, v, _step_of(m, v, 1.0, beta1, beta2, eps, t)
+
+@_mistake_one_step("eps is forgotten.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, beta1, beta2)
+    return m, v, _step_of(m, v, lr, beta1, beta2, 0.0, t)
+
+@_mistake_one_step("Steps are counted from 2 in the corrections: t is the "
+                   "step's number already.", "the-correction-derived")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, beta1, beta2)
+    return m, v, _step_of(m, v, lr, beta1, beta2, eps, t + 1)
+
+@_mistake_one_step("The corrections divide by 1 - beta, without the power t.",
+                   "the-correction-derived")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, beta1, beta2)
+    return m, v, _step_of(m, v, lr, beta1, beta2, eps, 1)
+
+@_mistake_one_step("The corrections multiply; they have to divide.",
+                   "the-correction-derived")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, beta1, beta2)
+    return m, v, lr*m*(1 - beta1**t)/(np.sqrt(v*(1 - beta2**t)) + eps)
+
+@_mistake_one_step("The corrections use each other's share: beta2 for m, beta1 "
+                   "for v.", "the-correction-derived")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, beta1, beta2)
+    return m, v, _step_of(m, v, lr, beta2, beta1, eps, t)
+
+@_mistake_one_step("The correction of v stands outside of the root.",
+                   "the-correction-derived")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, beta1, beta2)
+    return m, v, lr*m/(1 - beta1**t)/(np.sqrt(v)/(1 - beta2**t) + eps)
+
+@_mistake_one_step("eps is added before v is corrected: it is divided by "
+                   "sqrt(1 - beta2**t) as well.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, beta1, beta2)
+    root = (np.sqrt(v) + eps)/math.sqrt(1 - beta2**t)
+    return m, v, lr*m/(1 - beta1**t)/root
+
+@_mistake_one_step("m_hat is multiplied by the root; it has to be divided by "
+                   "it.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, beta1, beta2)
+    return m, v, lr*m/(1 - beta1**t)*(np.sqrt(v/(1 - beta2**t)) + eps)
+
+@_mistake_one_step("m stays what it was: it has to be changed in place.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    new, v = _moments(m, v, g, beta1, beta2)
+    return m, v, _step_of(new, v, lr, beta1, beta2, eps, t)
+
+@_mistake_one_step("v stays what it was: it has to be changed in place.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, new = _moments(m, v, g, beta1, beta2)
+    return m, v, _step_of(m, new, lr, beta1, beta2, eps, t)
+
+@_mistake_one_step("The step uses m and v from before this gradient.")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    step = _step_of(m, v, lr, beta1, beta2, eps, t)
+    return *_moments(m, v, g, beta1, beta2), step
+
+@_mistake_one_step("Only m is corrected in place: the step alone uses the "
+                   "corrected mean.", "the-correction-derived")
+def _(m, v, g, lr, beta1, beta2, eps, t):
+    m, v = _moments(m, v, g, beta1, beta2)
+    step = _step_of(m, v, lr, beta1, beta2, eps, t)
+    return m/(1 - beta1**t), v, step
+
 # %% ../../nbs/homework/exercises_norms.ipynb #7697f05e
 class _Notes:
     "A layer `a*x + c` that notes what its methods are given."
@@ -1093,7 +2853,8 @@ exercise("_run", "training/networks", "any-chain-of-layers", _run,
           "layer after the other."), compared=_noted)
 exercise("run_back", "training/networks", "any-chain-of-layers", _run_back,
          lambda rng: [(_chain(True, True, True), np.array([[1.0, 10.0]])),
-                      (_chain(True, True, True), rng.normal(size=(2, 3)))],
+                      (_chain(True, True, True), rng.normal(size=(2, 3))),
+                      (_chain(True, False, True), rng.normal(size=(2, 3)))],
          ("dX", *THREE),
          ("The gradient comes from the end: which layer is first?",
           "What a layer returns is the gradient at the output of the one "
@@ -1156,4 +2917,104 @@ def _(layers, dY): return sum(layer.backward(dY) for layer in reversed(layers))
 @mistake("run_back", "`forward` is called on the way back.")
 def _(layers, dY):
     for layer in reversed(layers): dY = layer.forward(dY)
+    return dY
+
+# %% ../../nbs/homework/exercises_norms.ipynb #afa4d5c6
+@mistake("_run", "The mode is not used for layers that are trained: they are "
+         "always in train mode.")
+def _(layers, X, mode):
+    for layer in layers:
+        X = layer.forward(X, "train" if layer.trainable else "test")
+    return X
+
+@mistake("_run", "Layers that are trained are in test mode, the others in that "
+         "of the network: the two are exchanged.")
+def _(layers, X, mode):
+    for layer in layers:
+        X = layer.forward(X, "test" if layer.trainable else mode)
+    return X
+
+@mistake("_run", "Layers that are not trained are left out; they compute as "
+         "well.")
+def _(layers, X, mode):
+    for layer in layers:
+        if layer.trainable: X = layer.forward(X, mode)
+    return X
+
+@mistake("_run", "Every layer is in test mode.")
+def _(layers, X, mode):
+    for layer in layers: X = layer.forward(X, "test")
+    return X
+
+@mistake("_run", "The first layer is left out.", "forward-a-composition")
+def _(layers, X, mode): return _run(layers[1:], X, mode)
+
+@mistake("_run", "The outputs of the layers are added up; each is handed to "
+         "the next layer.", "forward-a-composition")
+def _(layers, X, mode):
+    return sum(layer.forward(X, mode if layer.trainable else "test")
+               for layer in layers)
+
+@mistake("_run", "The input is added to what each layer returns.",
+         "forward-a-composition")
+def _(layers, X, mode):
+    for layer in layers:
+        X = X + layer.forward(X, mode if layer.trainable else "test")
+    return X
+
+@mistake("_run", "The layers' outputs are thrown away: X is returned as it "
+         "was.", "forward-a-composition")
+def _(layers, X, mode):
+    for layer in layers:
+        layer.forward(X, mode if layer.trainable else "test")
+    return X
+
+@mistake("_run", "`backward` is called in place of `forward`.",
+         "forward-a-composition")
+def _(layers, X, mode):
+    for layer in layers: X = layer.backward(X)
+    return X
+
+@mistake("_run", "Whether a layer is trained decides for all layers after it "
+         "as well: mode itself is overwritten.")
+def _(layers, X, mode):
+    for layer in layers:
+        if not layer.trainable: mode = "test"
+        X = layer.forward(X, mode)
+    return X
+
+@mistake("run_back", "The last layer is left out.")
+def _(layers, dY): return _run_back(layers[:-1], dY)
+
+@mistake("run_back", "What the layers return is thrown away: dY is returned as "
+         "it was.", "backward-the-same-chain-from-its-end")
+def _(layers, dY):
+    for layer in reversed(layers): layer.backward(dY)
+    return dY
+
+@mistake("run_back", "The gradient is added to what each layer returns.",
+         "backward-the-same-chain-from-its-end")
+def _(layers, dY):
+    for layer in reversed(layers): dY = dY + layer.backward(dY)
+    return dY
+
+@mistake("run_back", "The gradient is multiplied by what each layer returns; "
+         "the layer has done that.", "backward-the-same-chain-from-its-end")
+def _(layers, dY):
+    for layer in reversed(layers): dY = dY*layer.backward(dY)
+    return dY
+
+@mistake("run_back", "Only every second layer is called.")
+def _(layers, dY):
+    for layer in reversed(layers[::2]): dY = layer.backward(dY)
+    return dY
+
+@mistake("run_back", "Layers that are not trained are left out: the gradient "
+         "goes through them, too.")
+def _(layers, dY):
+    return _run_back([layer for layer in layers if layer.trainable], dY)
+
+@mistake("run_back", "The gradient is divided by the number of layers.")
+def _(layers, dY):
+    for layer in reversed(layers): dY = layer.backward(dY)/len(layers)
     return dY
