@@ -204,7 +204,7 @@ def test_other_styles_pass(fn):
 
 UNKNOWN = {
     "affine_backward": lambda dZ, ctx: (dZ @ ctx[1].T + 1e-3, ctx[0].T @ dZ, dZ.sum(0, keepdims=True)),
-    "relu_backward": lambda Y, dY: np.where(Y > 1, dY, 0),
+    "sigmoid_backward": lambda Y, dY: dY*np.sin(3*Y + 1),
     "softmax_backward": lambda P, dY: P*(dY - dY.max(axis=-1, keepdims=True)),
     "l2": lambda Y, Y_hat: np.square(Y_hat[0] - Y[0]).mean()/2,
     "log_probabilities": lambda Z: Z - np.abs(Z).sum(axis=1, keepdims=True),
@@ -229,6 +229,24 @@ def test_two_mistakes_in_two_outputs():
         return dZ @ W.T/len(dZ), X.T @ dZ, dZ.mean(axis=0, keepdims=True)
     report = diagnose("affine_backward", wrong)
     assert "dX is divided by the batch" in report.message and "db is a mean" in report.message and "dW" not in report.message
+
+
+def test_formulas_are_right_and_their_slips_are_told():
+    "The text of a formula passes, and what is one slip away from it is told the place."
+    for name in EXERCISES:
+        found = diagnosis._formula_of(name)
+        if found is None: continue
+        space = {**found[1], "__name__": name}
+        exec(compile(ast.Module([found[0]], []), name, "exec"), space)
+        assert diagnose(name, space[found[0].name], seconds=20).status == "passed", name
+        assert len(diagnosis._slips(name, 0)) > 1, name
+    def adam_steps(gradients, lr, b1, b2, eps, correct=True):
+        m = v = 0
+        for t, g in enumerate(gradients, 1):
+            m, v = b1*m + (1 - b1)*g, b2*v + (1 - b2)*g*g
+            yield lr*(m/(1 - b1**t) if correct else m)/(np.sqrt(v/(1 - b2**t) if correct else v) - eps)
+    report = diagnose("adam_steps", lambda *given: list(adam_steps(*given)))
+    assert report.mistake == "`math.sqrt(v_hat) - eps` stands where `math.sqrt(v_hat) + eps` is meant.", report
 
 
 def test_relations_to_what_was_given():
@@ -349,7 +367,7 @@ def threads(X, W, b):
 HOSTILE = {endless: "does not end", floods: "prints more than", floods_below: "does not end", swallows: "does not end", raises: "NameError in line 1",
            leaves: "SystemExit", hard_exit: "ends the whole process", nothing: "returns None", in_place: "changes its input X", changes_globals: "variables: seen",
            changes_numpy: "changes the library: numpy.matmul", changes_library: "changes the library: hwnn.layers.fully_connected.affine_map",
-           an_object: "type set", a_bomb: "type Bomb", recursive: "RecursionError", too_many: "2 values", floats: "shape is (2, 1)", threads: "not right",
+           an_object: "type set", a_bomb: "type Bomb", recursive: "RecursionError", too_many: "2 values", floats: "shape is (2, 1)", threads: "stands where",
            changes_judge: "diagnosis._same"}
 
 
