@@ -349,9 +349,11 @@ class _Reader:
 
 # %% ../../nbs/bridges/onnx_import.ipynb #65b3556c
 def _attributes(node):
-    "The attributes of a node by name."
-    onnx = _onnx()
-    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    "The attributes of a node by name; 0.9 for the float32 next to it."
+    value = _onnx().helper.get_attribute_value
+    found = {a.name: value(a) for a in node.attribute}
+    return {name: float(str(np.float32(v))) if isinstance(v, float) else v
+            for name, v in found.items()}
 
 @patch
 def constants(self: _Reader,
