@@ -171,7 +171,7 @@ def test_200_steps_stay_together(make, torch):
 @pytest.mark.needs("onnx")
 @pytest.mark.parametrize("make", [mlp, cnn])
 def test_a_network_as_a_file_and_back(make, tmp_path):
-    import onnx
+    import onnx.reference
     layers, shape = make()
     net, raw = random_net(layers, shape, "cross_entropy", dtype=np.float32)
     rng = np.random.default_rng(4)
@@ -183,6 +183,8 @@ def test_a_network_as_a_file_and_back(make, tmp_path):
     assert [p.value for p in model.metadata_props if p.key == "classes"] == ['["a", "b", "c", "d", "e"]']
     X = ((raw - shift)/scale).astype(np.float32)
     close(net.predict(X), run(tmp_path/"net.onnx", raw))
+    reference = onnx.reference.ReferenceEvaluator(str(tmp_path/"net.onnx"))
+    close(net.predict(X), reference.run(None, {"input": raw})[0])
     close(net.predict(X[:1]), run(tmp_path/"net.onnx", raw[:1]))   # a batch of one
     again = import_onnx(tmp_path/"net.onnx")
     close(net.predict(X), again.predict(X))
