@@ -159,7 +159,9 @@ class Stalling(Handler):
 def test_a_download_that_is_killed_leaves_nothing_that_counts(tiny, server, tmp_path, how):
     server.RequestHandlerClass, server.half, server.over = Stalling, threading.Event(), threading.Event()
     own = tmp_path/"own"
-    code = f"from hwnn.datasets import downloads; downloads.fetch('{IMAGES}.gz', __import__('pathlib').Path({str(own)!r}), ('http://127.0.0.1:{server.server_port}/',), print)"
+    # Ctrl-C is ignored by what runs in the background
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); " \
+           f"from hwnn.datasets import downloads; downloads.fetch('{IMAGES}.gz', __import__('pathlib').Path({str(own)!r}), ('http://127.0.0.1:{server.server_port}/',), print)"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     assert server.half.wait(30)
     time.sleep(0.1)

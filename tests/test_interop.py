@@ -101,6 +101,7 @@ def test_every_layer_is_the_same_node(name, tmp_path):
         again = import_onnx(tmp_path/"net.onnx")
         close(net.predict(X), again.predict(X), 1e-5)
         assert [type(layer) for layer in again.layers] == [type(layer) for layer in net.layers]
+        if name in ("batchnorm1d", "layernorm", "groupnorm"): assert repr(again.layers) == repr(net.layers)
 
 
 # Whole networks -----------------------------------------------------------------------------------------------------------------------------
@@ -170,7 +171,7 @@ def test_200_steps_stay_together(make, torch):
 @pytest.mark.needs("onnx")
 @pytest.mark.parametrize("make", [mlp, cnn])
 def test_a_network_as_a_file_and_back(make, tmp_path):
-    import onnx
+    import onnx.reference
     layers, shape = make()
     net, raw = random_net(layers, shape, "cross_entropy", dtype=np.float32)
     rng = np.random.default_rng(4)
@@ -182,6 +183,8 @@ def test_a_network_as_a_file_and_back(make, tmp_path):
     assert [p.value for p in model.metadata_props if p.key == "classes"] == ['["a", "b", "c", "d", "e"]']
     X = ((raw - shift)/scale).astype(np.float32)
     close(net.predict(X), run(tmp_path/"net.onnx", raw))
+    reference = onnx.reference.ReferenceEvaluator(str(tmp_path/"net.onnx"))
+    close(net.predict(X), reference.run(None, {"input": raw})[0])
     close(net.predict(X[:1]), run(tmp_path/"net.onnx", raw[:1]))   # a batch of one
     again = import_onnx(tmp_path/"net.onnx")
     close(net.predict(X), again.predict(X))
@@ -379,3 +382,49 @@ def test_spoiled_files_are_refused_or_read(tmp_path):
         (tmp_path/"spoiled.onnx").write_bytes(data)
         try: assert isinstance(import_onnx(tmp_path/"spoiled.onnx"), NeuralNetwork)
         except ValueError as e: assert "expected" in str(e), e
+
+
+# Networks drawn at random -------------------------------------------------------------------------------------------------------------------
+
+def drawn(seed):
+    "A network of random layers, with a random input; one that does not fit is drawn again."
+    rng = np.random.default_rng(seed)
+    pick = lambda *things: things[rng.integers(len(things))]
+    act = lambda: pick("linear", "relu", "tanh", "arctan", "silu", "softplus", "sigmoid", dict(name="leaky_relu", slope=0.2), dict(name="elu", alpha=0.5), dict(name="gelu", form=pick("exact", "tanh")))
+    norm = lambda: pick(BatchNorm1D(pick(1e-5, 1e-3), pick(0.5, 0.9)), LayerNorm(0.01), Dropout(0.0))
+    size = lambda: pick(1, 2, 3, (2, 3))
+    pad = lambda: pick("same", "same_upper", "valid", 1, ((1, 0), (0, 1)))
+    image = lambda: pick(Conv2D(4, size(), act(), pick(1, 2, (1, 2)), pad(), bias=bool(pick(0, 1))), Pool2D(pick(2, 3), pick("max", "average"), pick(1, 2), pad(), bool(pick(0, 1))),
+                         GroupNorm(2, 0.01), norm(), norm())
+    while True:
+        layers = [*([Conv2D(4, 3, act())] if pick(0, 1) else []), *(image() for _ in range(rng.integers(5))), *([Pool2D("global", pick("max", "average"))] if pick(0, 0, 1) else []), Flatten(),
+                  *(norm() for _ in range(rng.integers(3))), FullyConnected(int(rng.integers(2, 40)), act()), norm(), FullyConnected(3, "softmax")]
+        try: return random_net(layers, (6, int(rng.integers(3, 9)), int(rng.integers(3, 9)), 4), "cross_entropy", seed)
+        except ValueError: continue
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_networks_drawn_at_random(seed, torch):
+    net, X = drawn(seed)
+    module = to_torch(net).train()
+    x, Y = torch.tensor(first(X)), np.eye(3)[np.arange(6) % 3]
+    torch.nn.functional.cross_entropy(module[:-1](x), torch.tensor(Y)).backward()
+    net.backward(Y, net.forward(X))
+    kept = [{name: A.copy() for name, A in layer.parameters.items()} for layer in net.layers]
+    for layer in net.layers: layer.parameters.update(layer.gradients)
+    for name, g in torch_arrays(net).items():
+        if "running" not in name: np.testing.assert_allclose(g, module.get_parameter(name).grad.numpy(), rtol=1e-8, atol=1e-10, err_msg=f"{name} {net}")
+    for layer, parameters in zip(net.layers, kept): layer.parameters.update(parameters)
+    np.testing.assert_allclose(to_torch(net)(x).detach().numpy(), net.predict(X), rtol=1e-10, atol=1e-13, err_msg=str(net))
+
+
+@pytest.mark.needs("onnx")
+@pytest.mark.parametrize("seed", range(40))
+def test_files_of_networks_drawn_at_random(seed, tmp_path):
+    net, X = drawn(seed)
+    X = X.astype(np.float32)
+    for layer in net.layers:
+        for d in (layer.parameters, layer.state): d.update({name: A.astype(np.float32) for name, A in d.items()})
+    export_onnx(net, tmp_path/"net.onnx")
+    close(net.predict(X), run(tmp_path/"net.onnx", X), 1e-5)
+    close(net.predict(X), import_onnx(tmp_path/"net.onnx").predict(X), 1e-5)

@@ -16,7 +16,7 @@ from optional import directives
 PAGES = """training/optimizers_classes training/losses_classes layers/pooling_functions layers/batchnorm layers/activations_rectifiers_classes
     training/networks layers/windows_arguments layers/convolution_layer layers/layernorm layers/layernorm_groups layers/activations_classes
     layers/activations_normal training/schedulers_classes training/schedulers_plateau training/losses training/losses_hinge training/losses_weights
-    ground/gradcheck training/weights_initialisers training/metrics layers/fully_connected layers/dropout layers/flatten""".split()
+    ground/gradcheck training/weights_initialisers training/metrics layers/fully_connected layers/dropout layers/flatten bridges/weights""".split()
 KNOWN = root/"tools/mutants.txt"
 # Machinery around the mathematics: what is refused, what is said of it, how it is written, how names become objects.
 SPARED = ("check_", "_check", "initialize_", "__init__", "__repr__", "_remedy")

@@ -307,11 +307,11 @@ def _standardise(part, start, stop, A, mu, left, r, gamma, beta, X_hat, Y):
             y[k] = h[k]*gamma[k] + beta[k]
 
 @shared
-def _project(part, start, stop, dY, X_hat, dgamma, dbeta, scale, dX):
+def _project(part, start, stop, dY, X_hat, along, mean, scale, dX):
     for i in range(start, stop):
         dy, h, dx = dY[i], X_hat[i], dX[i]
         for k in range(len(dy)):
-            dx[k] = (dy[k] - h[k]*dgamma[k] - dbeta[k])*scale[k]
+            dx[k] = (dy[k] - h[k]*along[k] - mean[k])*scale[k]
 
 # %% ../../nbs/engine/04_loops.ipynb #edbcbdfe
 @compiled
@@ -337,9 +337,9 @@ def parameter_gradients(dY, X_hat):
     return dgamma[None].astype(dY.dtype), dbeta[None].astype(dY.dtype)
 
 @offered
-def projected_gradient(dY, X_hat, dgamma, dbeta, scale):
+def projected_gradient(dY, X_hat, along, mean, scale):
     dX = empty(dY.shape, dY.dtype)
-    rows = _flat(dgamma, dbeta, scale)
+    rows = _flat(along, mean, scale)
     together(_project_all, len(dY), dY.size, dY, X_hat, *rows, dX)
     return dX
 

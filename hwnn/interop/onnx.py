@@ -349,9 +349,11 @@ class _Reader:
 
 # %% ../../nbs/bridges/onnx_import.ipynb #65b3556c
 def _attributes(node):
-    "The attributes of a node by name."
-    onnx = _onnx()
-    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    "The attributes of a node by name; 0.9 for the float32 next to it."
+    value = _onnx().helper.get_attribute_value
+    found = {a.name: value(a) for a in node.attribute}
+    return {name: float(str(np.float32(v))) if isinstance(v, float) else v
+            for name, v in found.items()}
 
 @patch
 def constants(self: _Reader,
@@ -393,6 +395,7 @@ def prepare(self: _Reader,
         self.shift = self.shift + (c if kind == "Sub" else -c)*self.scale
     else: self.scale = self.scale*(c if kind == "Div" else 1/c)
 
+# %% ../../nbs/bridges/onnx_import.ipynb #4895f38a
 @patch
 def add_bias(self: _Reader,
     node,  # Add, behind a layer
@@ -421,6 +424,7 @@ def dense(self: _Reader,
     layer = FullyConnected(W.shape[1], "linear", bias=b is not None)
     self.put(layer, W=np.ascontiguousarray(W), b=row)
 
+# %% ../../nbs/bridges/onnx_import.ipynb #4d425167
 @patch
 def flatten(self: _Reader,
     node,  # Flatten, or a Reshape to rows
@@ -452,6 +456,7 @@ def image(self: _Reader,
                SAME_UPPER="same_upper")[auto]
     return dict(stride=tuple(found.get("strides", (1, 1))), pad=pad)
 
+# %% ../../nbs/bridges/onnx_import.ipynb #85f7526b
 @patch
 def pad(self: _Reader,
     node,  # Pad
@@ -477,6 +482,7 @@ def sides(self: _Reader,
         self.refuse(node, "expected another Pad before it, or none")
     return [a + b for a, b in zip(sides, own)]
 
+# %% ../../nbs/bridges/onnx_import.ipynb #32b3378c
 @patch
 def conv(self: _Reader,
     node,  # Conv
@@ -488,6 +494,7 @@ def conv(self: _Reader,
     self.put(layer, W=np.ascontiguousarray(W.transpose(2, 3, 1, 0)),
              b=None if b is None else b.reshape(1, -1))
 
+# %% ../../nbs/bridges/onnx_import.ipynb #830bf8f8
 @patch
 def pool(self: _Reader,
     node,  # MaxPool or AveragePool
@@ -529,6 +536,7 @@ def ordered(self: _Reader,
     "A vector as a row, in our order of features."
     return A.reshape(1, -1) if self.order is None else A[self.order][None]
 
+# %% ../../nbs/bridges/onnx_import.ipynb #a20f92d4
 @patch
 def fold(self: _Reader):
     "Take a batch normalisation into the layer before it, where there is one."
@@ -557,6 +565,7 @@ def layernorm(self: _Reader,
     gamma, beta = (self.ordered(A) for A in self.constants(node, 2))
     self.put(LayerNorm(found.get("epsilon", 1e-5)), gamma=gamma, beta=beta)
 
+# %% ../../nbs/bridges/onnx_import.ipynb #7bbd1e2d
 @patch
 def groupnorm(self: _Reader,
     node,  # our own function GroupNorm
@@ -713,6 +722,7 @@ def read(self: _Reader,
             self.refuse(node, str(e)[:200])
     return node.output[0]
 
+# %% ../../nbs/bridges/onnx_import.ipynb #1f729862
 @patch
 def network(self: _Reader,
     path,    # of the file, for messages

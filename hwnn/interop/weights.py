@@ -153,9 +153,9 @@ def _settings(layer, shape):
     "What a module of PyTorch says of the same layer: attribute -> value."
     if isinstance(layer, BatchNorm1D):
         return dict(eps=layer.eps, momentum=round(1 - layer.momentum, 12))
-    if isinstance(layer, (LayerNorm, GroupNorm)):
-        groups = getattr(layer, "groups", None)
-        return dict(eps=layer.eps) | (dict(num_groups=groups) if groups else {})
+    if isinstance(layer, LayerNorm): return dict(eps=layer.eps)
+    if isinstance(layer, GroupNorm):
+        return dict(eps=layer.eps, num_groups=layer.groups)
     if not isinstance(layer, Conv2D): return {}
     found = dict(stride=layer.stride, dilation=(1, 1), groups=1)
     (top, bottom), (left, right) = pad_pairs(
