@@ -25,7 +25,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from .exercises.base import EXERCISES
-from .exercises.diagnosis import has_dots
+from .exercises.diagnosis import has_dots, library
 from .homework import _given, _page, _source, marked, pages
 from .train import Parser, number
 
@@ -123,27 +123,19 @@ def _may_call(page, cells, names):
 
 # %% ../nbs/homework/homework_check.ipynb #fbc7d699
 def _library():
-    "What hwnn and NumPy consist of: (module, name) -> object and its code."
-    found = {}
-    for module, made in list(sys.modules.items()):
-        if module.split(".")[0] not in ("hwnn", "numpy") or not made: continue
-        for name, thing in list(vars(made).items()):
-            if callable(thing): found[module, name] = thing, _code_of(thing)
-            if isinstance(thing, type) and module.startswith("hwnn"):
-                for method, fn in list(vars(thing).items()):
-                    found[f"{module}.{name}", method] = fn, _code_of(fn)
-    return found
-
-def _code_of(thing): return getattr(thing, "__code__", None)
+    "What hwnn and NumPy consist of: (place, name) -> object and its code."
+    return {at: (thing, getattr(thing, "__code__", None))
+            for at, thing in library().items()}
 
 def _changed(before):
     "The name of something that was changed, or None."
     now = _library()
-    for at, (thing, code) in before.items():
-        if at[0].startswith(("hwnn.engine.threads", "hwnn.engine.table")):
+    for (place, key), (thing, code) in before.items():
+        where = place.__name__
+        if where.startswith(("hwnn.engine.threads", "hwnn.engine.table")):
             continue   # a setting of theirs is a function
-        there, its = now.get(at, (None, None))
-        if there is not thing or its is not code: return ".".join(at)
+        there, its = now.get((place, key), (None, None))
+        if there is not thing or its is not code: return f"{where}.{key}"
 
 # %% ../nbs/homework/homework_check.ipynb #51f26771
 def _child():

@@ -498,3 +498,12 @@ def test_compare_functions_of_cs231n():
     assert not found and found.case["batch"] == 2 and "db differs" in repr(found)
     def relu_backward(dout, x): return dout*(x > 0).astype(np.float64)
     assert compare(relu_backward).case["single"] == 1
+
+
+def test_without_threads(monkeypatch):
+    "As in WebAssembly: the calls are made, without a deadline."
+    import threading
+    def start(self): raise RuntimeError("can't start new thread")
+    monkeypatch.delattr(os, "fork")
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert diagnose("affine_loops", affine_loops) and not diagnose("affine_loops", lambda X, W, b: X @ W)

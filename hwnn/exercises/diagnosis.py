@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IDLE', 'LARGEST', 'FLOOD', 'MOST', 'CELL', 'FRAMED', 'SIGNS', 'NONE', 'UNSKIPPED', 'WHOLE_ROW', 'VAGUE', 'has_dots',
-           'Report', 'diagnose']
+           'library', 'Report', 'diagnose']
 
 # %% ../../nbs/homework/exercises_diagnosis.ipynb #3da009cb
 import ast
@@ -121,8 +121,8 @@ def _globals(fn):
     return {name: _mark(value) for name, value in list(space.items())
             if not name.startswith("_")}
 
-def _library():
-    "(module or class, name) -> object, of hwnn and NumPy."
+def library() -> dict:
+    "(module or class, name) -> object, of all that hwnn and NumPy consist of."
     found = {}
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] not in ("hwnn", "numpy") or not module: continue
@@ -189,12 +189,12 @@ def _line_of(e, fn):
 # %% ../../nbs/homework/exercises_diagnosis.ipynb #71957c5b
 def _calls(fn, own, cases, say):
     "Call a function on all cases, and say what happened after each."
-    globals_before, library = _globals(fn), _library()
+    globals_before, before = _globals(fn), library()
     for case in cases: say(_called(fn, own, deepcopy(case)))
     now = _globals(fn)
     changed = sorted(k for k in globals_before.keys() | now.keys()
                      if globals_before.get(k) != now.get(k))
-    say({"globals": changed, "library": _restored(library)})
+    say({"globals": changed, "library": _restored(before)})
 
 # %% ../../nbs/homework/exercises_diagnosis.ipynb #f328feac
 def _in_a_child(work, count, seconds):
@@ -255,7 +255,10 @@ def _in_a_thread(work, count, seconds):
     "As `_in_a_child`; what does not end goes on in the background."
     from queue import Empty, Queue
     said, told = Queue(), []
-    threading.Thread(target=work, args=(said.put,), daemon=True).start()
+    try: threading.Thread(target=work, args=(said.put,), daemon=True).start()
+    except RuntimeError:   # WebAssembly has no threads, and no deadline
+        work(told.append)
+        return told, None
     while len(told) < count:
         try: told.append(said.get(timeout=seconds))
         except Empty: return told, "late"
@@ -1253,7 +1256,7 @@ def _ill_behaved(own, fn, seed, calls, outcomes, ended, seconds):
     if bad:
         mistakes = _named(own, seed, outcomes)
         at = f" in line {bad['line']} of the function" if bad["line"] else ""
-        said = (bad["said"].splitlines() or [""])[0].rstrip(".")
+        said = (bad["said"].splitlines() or [""])[0].rstrip(". ")
         text = f"{bad['raised']}{at}{': ' + said if said else ''}."
         if mistakes: return _failed(own, f"{mistakes[0]} ({text[:-1]})",
                                     mistakes[0])

@@ -96,7 +96,7 @@ def _(X, gamma, beta, eps):
     Y, *others = _nodes(X, gamma, beta, eps)
     return others[-1] + beta, *others
 
-@_mistake_norm("beta is forgotten.", "why")
+@_mistake_norm("beta is forgotten.")
 def _(X, gamma, beta, eps):
     Y, *others = _nodes(X, gamma, beta, eps)
     return Y - beta, *others
@@ -393,6 +393,12 @@ def _mistake_norm_back(sentence, anchor, staged=True):
     return put
 
 # %% ../../nbs/homework/exercises_norms.ipynb #d9045b46
+@_mistake_norm_back("B is the 4 of the page's example: here the batch is the "
+                    "number of rows of dY.", "one-line")
+def _(dY, X_hat, s, gamma):
+    dgamma, dbeta = _total(dY*X_hat), _total(dY)
+    return gamma/s*(dY - dbeta/4 - X_hat*dgamma/4), dgamma, dbeta
+
 @_mistake_norm_back("The path through the variance is missing in dX: the term "
                     "with X_hat.", "the-variance")
 def _(dY, X_hat, s, gamma):
