@@ -110,7 +110,8 @@ def batchnorm_train(
     if not shared: _check_variance(X, var)
     X_hat, Y = run(standardise, A, mu, left, 1/s, gamma, beta)
     X_hat = X_hat.reshape(X.shape)
-    ctx = AttrDict(X_hat=X_hat, mu=mu, var=var, s=s, gamma=gamma, shared=shared)
+    ctx = AttrDict(X_hat=X_hat, mu=mu, var=var, s=s, gamma=gamma)
+    if shared: ctx.shared = shared
     return Y.reshape(X.shape), ctx
 
 # %% ../../nbs/layers/batchnorm.ipynb #9f405b65
@@ -146,7 +147,7 @@ def batchnorm_train_backward(
     scale = ctx.gamma/ctx.s
     dgamma, dbeta = run(parameter_gradients, G, X_hat)
     if skip_dX: return None, dgamma, dbeta
-    means = (ctx.shared.means(dgamma, dbeta, len(G)) if ctx.shared
+    means = (ctx.shared.means(dgamma, dbeta, len(G)) if "shared" in ctx
              else (dgamma/len(G), dbeta/len(G)))
     dX = run(projected_gradient, G, X_hat, *means, scale)
     return dX.reshape(dY.shape), dgamma, dbeta
