@@ -1271,6 +1271,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                          'hwnn/sklearn.py')},
             'hwnn.train': { 'hwnn.train.Parser': ('commands/train.html#parser', 'hwnn/train.py'),
                             'hwnn.train.Parser.error': ('commands/train.html#parser.error', 'hwnn/train.py'),
+                            'hwnn.train.Parser.exit': ('commands/train.html#parser.exit', 'hwnn/train.py'),
                             'hwnn.train._check_kind': ('commands/train.html#_check_kind', 'hwnn/train.py'),
                             'hwnn.train._conv': ('commands/train_settings.html#_conv', 'hwnn/train.py'),
                             'hwnn.train._falling': ('commands/train_settings.html#_falling', 'hwnn/train.py'),
