@@ -417,6 +417,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'hwnn.distributed.in_threads': ('training/distributed_ranks.html#in_threads', 'hwnn/distributed.py'),
                                   'hwnn.distributed.one_thread_each': ( 'training/distributed_ranks.html#one_thread_each',
                                                                         'hwnn/distributed.py'),
+                                  'hwnn.distributed.ring_seconds': ('training/distributed.html#ring_seconds', 'hwnn/distributed.py'),
+                                  'hwnn.distributed.step_seconds': ('training/distributed.html#step_seconds', 'hwnn/distributed.py'),
                                   'hwnn.distributed.world': ('training/distributed_ranks.html#world', 'hwnn/distributed.py')},
             'hwnn.engine.blocks': { 'hwnn.engine.blocks._around': ('engine/blocks.html#_around', 'hwnn/engine/blocks.py'),
                                     'hwnn.engine.blocks._by_rows': ('engine/blocks.html#_by_rows', 'hwnn/engine/blocks.py'),
