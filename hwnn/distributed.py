@@ -436,7 +436,7 @@ def _tell(self: Team, error):
         if monotonic() > until:
             traceback.print_exception(error)
             print(f"hwnn: rank {self.rank} of {self.size} failed alone and "
-                  f"ends the job: {error}", file=sys.__stderr__, flush=True)
+                  f"ends the job: {error}", file=sys.stderr)
             return self.comm.Abort(1)
         sleep(0.01)
 

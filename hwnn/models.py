@@ -963,6 +963,7 @@ def train(
                     checkpoint, every, resume, team)
     return self.history
 
+# %% ../nbs/training/networks_loop.ipynb #0e185a77
 @patch
 def _train(self: NeuralNetwork, dataset, epochs, patience, norms, callbacks,
            bar, checkpoint, every, resume, team):
@@ -1122,9 +1123,11 @@ def _belongs(self: NeuralNetwork, dataset, settings):
     "What a checkpoint has to agree with, in texts and numbers."
     layers = [f"{layer!r}{'' if layer.trainable else ', not trained'}"
               for layer in self.layers]
-    augment = getattr(dataset.train.augment, "__name__", None)
+    augment, convert = (getattr(function, "__name__", None) for function in
+                        (dataset.train.augment, dataset.train.convert))
     return dict(layers="; ".join(layers), loss=repr(self.loss),
                 optimizer=repr(self.optimizer), augment=augment,
+                convert=convert,
                 training_data=_prints(dataset.train),
                 validation_data=_prints(dataset.validate),
                 drop_last=dataset.train.drop_last, **settings)

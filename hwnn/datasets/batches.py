@@ -146,9 +146,7 @@ class Data:
         augment=None,
         weights=None,     # (examples,), how much each counts in the loss
         drop_last=False,  # whether a smaller last batch is left out
-        # function(X of a batch) -> its examples in float32 or float64, where X
-        # holds bytes or half precision
-        convert=None,
+        convert=None,     # function(X of a batch) -> floats, where X has none
         data=None,        # the course's name of X
         labels=None,      # the course's name of Y
     ):

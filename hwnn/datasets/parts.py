@@ -59,10 +59,8 @@ class Dataset:
         validation_labels=None,       # like training_labels
         test_set=None,                # like training_set
         test_labels=None,             # like training_labels; may be missing
-        # numpy.random.Generator for the orders; seed 0 where None
-        rng=None,
-        # function(X of a batch, numpy.random.Generator) for the training part,
-        # as for Data
+        rng=None,      # numpy.random.Generator for the orders; seed 0 if None
+        # function(X of a batch, generator) for the training part, as for Data
         augment=None,
         training_weights=None,   # (examples,), as for Data
         drop_last=False,         # for the training part, as for Data
