@@ -1,5 +1,5 @@
 """Does reading ahead pay? `python benchmarks/reading.py --gigabytes 1`: steps on rows of bytes from a file, out of the system's memory and from the disk,
-without help, with a thread that reads the next batch during a step, and with a word to the system (madvise) about the rows that come next."""
+without help, with a thread that reads the next batch during a step, and with `Data.expect`, which tells the system about the rows that come next."""
 import argparse
 import mmap
 import os
@@ -20,12 +20,6 @@ NETWORKS = {"small": lambda: [FullyConnected(16, "relu"), FullyConnected(10, "so
 def to_units(X): return np.divide(X, 255, dtype=np.float32)
 
 
-def advise(X, rows):
-    for row in rows:
-        start = int(row)*F//mmap.PAGESIZE*mmap.PAGESIZE
-        X._mmap.madvise(mmap.MADV_WILLNEED, start, int(row)*F + F - start)
-
-
 def steps(path, layers, how, cold):
     "Seconds of a step, and those of them that wait for the batch; the disk's pages are forgotten before where `cold`."
     if cold:
@@ -43,7 +37,7 @@ def steps(path, layers, how, cold):
     for rows in batches[1:]:
         x, y = box.pop()
         if how == "thread": (thread := Thread(target=read, args=(rows,))).start()
-        if how == "told": advise(X, rows)
+        if how == "told": data.expect(rows)
         net.backward(y, net.forward(x))
         net.update(0)
         before = time.perf_counter()

@@ -303,6 +303,8 @@ def sample(
     self.place = start, stop - start, len(rows)
     data.rows = rows[start:stop]
     X, Y = data.examples(data.rows)
+    coming = data._coming_rows()
+    data.expect(coming[slice(*bounds(len(coming), self.rank, self.size))])
     if data.augment is None: return X, Y
     seed = data.augment_rng.integers(2**63), self.rank
     return data._augmented(X, np.random.default_rng(seed)), Y

@@ -1,10 +1,12 @@
 "Bytes and half precision in files, converted in the batch: the same training, in memory that does not grow with the file."
+import mmap
 import tracemalloc
 
 import numpy as np
 import pytest
 
 from hwnn.all import *
+from hwnn.distributed import Team, bounds, in_threads
 
 
 def to_units(X): return np.divide(X, 16, dtype=np.float32)
@@ -89,6 +91,34 @@ def test_blocks_are_the_examples_in_order(stored):
     assert list(data.blocks(5, 5)) == []
     sizes = [len(X) for X, _ in Data(np.zeros((3000, 2000), np.float32)).blocks()]
     assert sum(sizes) == 3000 and len(sizes) > 1 and all(n % 256 == 0 for n in sizes[:-1])
+
+
+class Recorder(mmap.mmap):
+    "A map that remembers what it was told."
+    def madvise(self, option, start, length):
+        super().madvise(option, start, length)
+        self.told = [*getattr(self, "told", []), (start, length)]
+
+
+@pytest.mark.skipif(not hasattr(mmap.mmap, "madvise"), reason="no madvise on this system")
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_system_is_told_of_the_next_rows_and_of_no_others(ranks, tmp_path):
+    n, F, head = 50, 7000, 300
+    (tmp_path/"X").write_bytes(np.random.default_rng(0).bytes(head + n*F))
+    def run(comm):
+        with open(tmp_path/"X", "rb") as file: recorder = Recorder(file.fileno(), 0, access=mmap.ACCESS_READ)
+        X = np.frombuffer(recorder, np.uint8)[head:].reshape(n, F).view(np.memmap)
+        X._mmap = recorder
+        data = Data(X, None, 10, convert=to_units)
+        for _ in range(3):
+            recorder.told = []
+            coming = data.order[data.position + 10:][:10]
+            X_batch, _ = Team(comm).sample(data) if ranks > 1 else data.sample()
+            np.testing.assert_array_equal(X_batch, to_units(np.asarray(X)[data.rows]))
+            mine = coming[slice(*bounds(10, comm.Get_rank(), ranks))]
+            assert [start for start, _ in recorder.told] == [(head + r*F)//mmap.PAGESIZE*mmap.PAGESIZE for r in mine]
+            assert [start + length for start, length in recorder.told] == [head + r*F + F for r in mine]
+    in_threads(ranks, run)
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):

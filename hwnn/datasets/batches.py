@@ -183,15 +183,20 @@ def sample(self: Data) -> tuple:
     "The next batch (X, Y), as copies. After the last a new pass begins."
     self.rows = self._next_rows()
     X, Y = self.examples(self.rows)
+    self.expect(self._coming_rows())
     return self._augmented(X, self.augment_rng), Y
 
 @patch
 def _next_rows(self: Data):
     end = min(self.samples_per_epoch*self.batch_size, self.n_samples)
     if self.position >= end: self.shuffle()
-    rows = self.order[self.position:][:self.batch_size]
+    rows = self._coming_rows()
     self.position += len(rows)
     return rows
+
+@patch
+def _coming_rows(self: Data):
+    return self.order[self.position:self.position + self.batch_size]
 
 # %% ../../nbs/data/datasets_batches.ipynb #6fbf468a
 @patch
@@ -269,3 +274,24 @@ def _augmented(self: Data, X, rng):
         raise ValueError(f"Data: expected augment to return an array "
                          f"{kind(X)}, like the batch, got {got}")
     return new
+
+# %% ../../nbs/data/large_data.ipynb #0b744aef
+import mmap
+
+from fastcore.basics import patch
+
+# %% ../../nbs/data/large_data.ipynb #e542b4e1
+@patch
+def expect(self: Data,
+    rows,  # numbers of examples, an array
+):
+    """Tell the system which examples are read next, so that it fetches them
+    meanwhile; for an array in a file, a memory map of NumPy."""
+    file = getattr(self.X, "_mmap", None)
+    if not hasattr(file, "madvise"): return   # no file, or Windows
+    start = self.X.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
+    begin = start + self.X.strides[0]*np.asarray(rows)
+    pages = begin//mmap.PAGESIZE*mmap.PAGESIZE
+    sizes = begin + self.X[0].nbytes - pages
+    for page, size in zip(pages.tolist(), sizes.tolist()):
+        file.madvise(mmap.MADV_WILLNEED, page, size)
