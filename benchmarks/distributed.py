@@ -66,7 +66,7 @@ def steps(comm, name, batch, bucket):
         update(*args)
         stamps.append((time.perf_counter(), timed.seconds))
     net.update = watched
-    net.train(Dataset(X, Y, batch), 6, bar=False, comm=timed)
+    net.train(Dataset(X, Y, batch), 30, bar=False, comm=timed)
     pairs = [(b - a, d - c) for k, ((a, c), (b, d)) in enumerate(zip(stamps, stamps[1:])) if (k + 1) % 8]   # none across the end of an epoch
     return *min(pairs), sum(A.size for layer in net.layers for A in layer.parameters.values())
 
@@ -98,7 +98,7 @@ def least(runs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measure", action="store_true", help="what each rank does; the jobs are started without it")
-    parser.add_argument("--repeat", type=int, default=8)
+    parser.add_argument("--repeat", type=int, default=4)
     args = parser.parse_args()
     if args.measure: return measure()
     rounds = [{n: job(n) for n in (1, 2, 4)} for _ in range(args.repeat)]   # in turns: another user's work meets all alike

@@ -7,6 +7,7 @@ __all__ = ['check_targets', 'check_weights', 'check_stored', 'check_drop_last', 
 
 # %% ../../nbs/data/datasets_batches.ipynb #137b67ed
 import math
+import mmap
 
 import numpy as np
 from fastcore.basics import patch
@@ -186,6 +187,7 @@ def sample(self: Data) -> tuple:
     self.expect(self._coming_rows())
     return self._augmented(X, self.augment_rng), Y
 
+# %% ../../nbs/data/datasets_batches.ipynb #45863c46
 @patch
 def _next_rows(self: Data):
     end = min(self.samples_per_epoch*self.batch_size, self.n_samples)
@@ -207,6 +209,21 @@ def examples(self: Data,
     X = self.X[rows]
     if self.convert is not None: X = self.convert(X)
     return X, None if self.Y is None else self.Y[rows]
+
+@patch
+def expect(self: Data,
+    rows,  # numbers of examples, an array
+):
+    """Tell the system which examples are read next, so that it fetches them
+    meanwhile; for an array in a file, a memory map of NumPy."""
+    file = getattr(self.X, "_mmap", None)
+    if not hasattr(file, "madvise"): return   # no file, or Windows
+    start = self.X.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
+    begin = start + self.X.strides[0]*np.asarray(rows)
+    pages = begin//mmap.PAGESIZE*mmap.PAGESIZE
+    sizes = begin + self.X[0].nbytes - pages
+    for page, size in zip(pages.tolist(), sizes.tolist()):
+        file.madvise(mmap.MADV_WILLNEED, page, size)
 
 @patch(as_prop=True)
 def shape(self: Data) -> tuple:
@@ -274,24 +291,3 @@ def _augmented(self: Data, X, rng):
         raise ValueError(f"Data: expected augment to return an array "
                          f"{kind(X)}, like the batch, got {got}")
     return new
-
-# %% ../../nbs/data/large_data.ipynb #0b744aef
-import mmap
-
-from fastcore.basics import patch
-
-# %% ../../nbs/data/large_data.ipynb #e542b4e1
-@patch
-def expect(self: Data,
-    rows,  # numbers of examples, an array
-):
-    """Tell the system which examples are read next, so that it fetches them
-    meanwhile; for an array in a file, a memory map of NumPy."""
-    file = getattr(self.X, "_mmap", None)
-    if not hasattr(file, "madvise"): return   # no file, or Windows
-    start = self.X.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
-    begin = start + self.X.strides[0]*np.asarray(rows)
-    pages = begin//mmap.PAGESIZE*mmap.PAGESIZE
-    sizes = begin + self.X[0].nbytes - pages
-    for page, size in zip(pages.tolist(), sizes.tolist()):
-        file.madvise(mmap.MADV_WILLNEED, page, size)
