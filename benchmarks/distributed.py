@@ -98,7 +98,7 @@ def least(runs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measure", action="store_true", help="what each rank does; the jobs are started without it")
-    parser.add_argument("--repeat", type=int, default=4)
+    parser.add_argument("--repeat", type=int, default=3)
     args = parser.parse_args()
     if args.measure: return measure()
     rounds = [{n: job(n) for n in (1, 2, 4)} for _ in range(args.repeat)]   # in turns: another user's work meets all alike

@@ -144,7 +144,7 @@ def test_signatures_keep_to_the_column(site, pages):
 
 
 def test_sizes(site):
-    assert sum(p.stat().st_size for p in site[0].rglob("*") if p.is_file()) < 15e6
+    assert sum(p.stat().st_size for p in site[0].rglob("*") if p.is_file()) < 16e6
     assert not {p.name: p.stat().st_size for p in site[0].rglob("*.html") if p.stat().st_size > 1.5e6}
 
 
