@@ -1,5 +1,5 @@
 """A long training, to see that nothing grows: resident memory, open files, time of an epoch. `python benchmarks/soak.py --minutes 30`.
-`--memmap 20` trains on a sparse file of so many GB instead, for some steps, and prints the peak of memory beside that for a file of 1 GB."""
+`--memmap 20` trains on a sparse file of so many GB instead, for some steps, and prints how much memory it takes."""
 import argparse
 import os
 import tempfile
@@ -35,21 +35,27 @@ def soak(minutes):
     print(f"open files {rows[0][1]} to {rows[-1][1]}; epoch, median of the first and the last third: {1000*np.median([r[2] for r in rows[:len(rows)//3 or 1]]):.1f}, {1000*np.median([r[2] for r in rows[-(len(rows)//3 or 1):]]):.1f} ms")
 
 
+def to_units(X): return np.divide(X, 255, dtype=np.float32)
+
+
 def memmap(gigabytes):
-    "Some steps on a sparse file of examples of 1,000 numbers; prints the peak of resident memory without the file's own pages."
+    "Steps on a sparse file of examples of 1,000 bytes, converted in the batch; prints resident memory without the file's own pages, as it goes."
     with tempfile.TemporaryDirectory() as folder:
-        n = gigabytes*10**9//4000
-        X = np.memmap(Path(folder)/"X", dtype=np.float32, mode="w+", shape=(n, 1000))
+        n = gigabytes*10**6
+        X = np.memmap(Path(folder)/"X", dtype=np.uint8, mode="w+", shape=(n, 1000))
         Y = np.zeros((n, 2), np.float32)
         Y[np.arange(n), np.arange(n) % 2] = 1
-        data = Dataset(X, Y, batch_size=100)
+        data = Dataset(X, Y, batch_size=100, convert=to_units)
         net = NeuralNetwork([FullyConnected(8, "relu"), FullyConnected(2, "softmax")])
-        for _ in range(200):
+        print(f"{gigabytes} GB, of which labels and order {(Y.nbytes + 8*n)/2**20:.0f} MB in memory")
+        for step in range(1, 20_001):
             x, y = data.train.sample()
-            net.backward(y, net.forward(x))
+            net.backward(y, net.forward(x), forget=True)
             net.update(0)
-        status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(("VmHWM", "RssAnon")))
-        print(f"{gigabytes} GB: anonymous memory {int(status['RssAnon'].split()[0])/1024:.0f} MB, of which labels and order {(Y.nbytes + 8*n)/2**20:.0f} MB; peak with mapped pages {int(status['VmHWM'].split()[0])/1024:.0f} MB")
+            if step in (200, 2000, 20_000):
+                status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(("RssAnon", "RssFile", "RssShmem")))
+                anonymous, mapped = (int(status[key].split()[0])/1024 for key in ("RssAnon", "RssFile"))
+                print(f"  after {step:6d} steps: {anonymous:6.0f} MB, and {mapped:6.0f} MB of the file's pages, which the system takes back when it needs them", flush=True)
 
 
 def main():

@@ -152,6 +152,12 @@ def backward(
     """The loss; the gradients of all parameters are left in the layers.
     Raises TypeError and ValueError unless target, out and weights fit."""
     loss, dL, at_Z = self._loss_and_gradient(target, out, weights)
+    self._descend(dL, at_Z, forget)
+    return loss
+
+@patch
+def _descend(self: NeuralNetwork, dL, at_Z, forget, done=lambda layer: None):
+    "Backward through the layers; `done` is called after each."
     trained = [k for k, layer in enumerate(self.layers)
                if layer.parameters and layer.trainable]
     first = min(trained, default=len(self.layers))
@@ -160,7 +166,7 @@ def backward(
         dL = layer.backward(dL, at_Z=at_Z, skip_dX=skip_dX)
         at_Z = False
         if forget: layer.cache.clear()
-    return loss
+        done(layer)
 
 # %% ../nbs/training/networks.ipynb #67798287
 @patch
@@ -435,8 +441,8 @@ def _repr_html_(self: Dataset):
         if part is None: continue
         labels = "none" if part.Y is None else shape_text(part.Y.shape[1:])
         rows.append((name, len(part), part.samples_per_epoch,
-                     shape_text(part.X.shape[1:]), labels))
-    return html_table(rows, f"Dataset of {self.train.X.dtype}, "
+                     shape_text(part.shape), labels))
+    return html_table(rows, f"Dataset of {self.train.dtype}, "
                       f"batch_size={self.train.batch_size}")
 
 # %% ../nbs/training/networks_inspecting.ipynb #aad474a0
@@ -606,6 +612,7 @@ from math import inf, isfinite
 
 from .checks import check_array, check_finite, check_flag, check_one_hot
 from .datasets import Dataset
+from .distributed import Team
 from .losses import BinaryCrossEntropy, CrossEntropy, Hinge
 from .pairs import check_classes, check_reach
 from .logs import progress
@@ -720,6 +727,7 @@ def _try_out(
     self: NeuralNetwork,
     data,          # the training part of a dataset
     n_out: int,    # outputs of a last layer that leaves them to the dataset
+    ranks: int,    # among which each batch is divided
 ):
     "Raise what batches of the sizes to come would raise. Nothing is changed."
     layers = deepcopy(self.layers)
@@ -727,8 +735,9 @@ def _try_out(
     rest = 0 if data.drop_last else len(data) % data.batch_size
     for n in (min(data.batch_size, len(data)), rest):
         # where the loss explodes, the training says at which step
+        n = min(n, max(2, -(-n//ranks)))
         with suppress(FloatingPointError):
-            if n: _run(layers, data.X[:n], "train")
+            if n: _run(layers, data.examples(slice(n))[0], "train")
 
 # %% ../nbs/training/networks_loop.ipynb #c6102641
 @patch
@@ -746,7 +755,7 @@ def _check_columns(self: NeuralNetwork, **wanted):
 
 @patch
 def _check_training(self: NeuralNetwork, dataset, epochs, patience, norms,
-                    callbacks):
+                    callbacks, ranks=1):
     "Raise TypeError or ValueError unless this training can begin."
     self._check_dataset(dataset, "training", "validation")
     whole = dict(integer=True, at_least=1)
@@ -764,7 +773,7 @@ def _check_training(self: NeuralNetwork, dataset, epochs, patience, norms,
                          "part, whose loss patience looks at, got none")
     self._check_columns(validation_loss=validated,
                         best_epoch=patience is not None, gradient_norm=norms)
-    self._try_out(dataset.train, dataset.out_dim)
+    self._try_out(dataset.train, dataset.out_dim, ranks)
 
 # %% ../nbs/training/networks_loop.ipynb #e661596b
 @patch
@@ -797,15 +806,21 @@ def _stop(self: NeuralNetwork, loss, where, epochs_kept):
 
 # %% ../nbs/training/networks_loop.ipynb #1e3a5423
 @patch
-def _evaluate(self: NeuralNetwork, X, Y):
-    "Loss and error in test mode; no error where the loss is not finite."
-    outs, loss = self.predict(X, Y)
-    return loss, self.error(Y, outs) if isfinite(loss) else float("nan")
+def _evaluate(self: NeuralNetwork, blocks):
+    "Sums of loss and error in test mode, and what they are divided by."
+    sums, seen = np.zeros(2), np.zeros(2)
+    for X, Y in blocks:
+        outs, loss = self.predict(X, Y)
+        error = self.error(Y, outs) if isfinite(loss) else np.nan
+        share = self._share(Y), len(Y)
+        sums, seen = sums + np.multiply((loss, error), share), seen + share
+    return sums, seen
 
 # %% ../nbs/training/networks_loop.ipynb #345e8d09
 class _Run:
     "What a training needs to go on, beside the network and the data."
-    def __init__(self, net, epochs):
+    def __init__(self, net, epochs, team):
+        self.team = team
         self.epoch, self.step = len(net.history), 0   # done so far
         self.last = self.epoch + epochs
         self.sums, self.seen, self.norms = np.zeros(2), np.zeros(2), {}
@@ -814,11 +829,32 @@ class _Run:
         self.states = [deepcopy(layer.state) for layer in net.layers]
 
 # %% ../nbs/training/networks_loop.ipynb #78bc3ee4
+class _Alone:
+    "What a training asks of those who train together, for one alone."
+    size, leads = 1, True   # how many they are; whether it logs and writes
+
+    def __enter__(self): return self
+    def __exit__(self, *error): pass
+    def join(self, net, dataset, settings): pass
+    def sample(self, data): return data.sample()
+    def first(self, fn): return fn()
+    def heard(self, asked): return asked
+
+    def backward(self, net, Y, out, weights):
+        loss = net.backward(Y, out, weights, forget=True)
+        error = net.error(Y, out) if isfinite(loss) else np.nan
+        return loss, error, (net._share(Y, weights), len(Y))
+
+    def evaluate(self, net, part, batch):
+        sums, seen = net._evaluate([batch] if part is None else part.blocks())
+        return (sums/seen).tolist()
+
+# %% ../nbs/training/networks_loop.ipynb #fad14225
 @patch
 def _step(self: NeuralNetwork, run, data):
-    "Forward and backward for a batch: loss, error, and the batch."
+    "Forward and backward for a batch: loss, error, shares, and the batch."
     where = f"at epoch {run.epoch + 1}, step {run.step + 1}", run.epoch
-    X, Y = data.sample()
+    X, Y = run.team.sample(data)
     weights = None if data.weights is None else data.weights[data.rows]
     try: out = self.forward(X)
     except FloatingPointError as e:   # of a layer
@@ -827,18 +863,17 @@ def _step(self: NeuralNetwork, run, data):
     if run.good is None:
         layers, held = self._snapshot()
         run.good = [(p, s) for (p, _), s in zip(layers, run.states)], held
-    loss = self.backward(Y, out, weights, forget=True)
+    loss, error, share = run.team.backward(self, Y, out, weights)
     if not isfinite(loss): self._stop(loss, *where)
-    return loss, self.error(Y, out), (X, Y, weights)
+    return (loss, error), share, (X, Y)
 
 @patch
 def _epoch(self: NeuralNetwork, run, data, norms, bar, keep):
     "Mean loss and error over the batches, and the last batch."
     n, per_step = data.samples_per_epoch, self.optimizer.lr_scheduler.per_step
     while run.step < n:
-        loss, error, batch = self._step(run, data)
-        share = self._share(*batch[1:]), len(batch[0])
-        run.sums += np.multiply((loss, error), share)
+        losses, share, batch = self._step(run, data)
+        run.sums += np.multiply(losses, share)
         run.seen += share
         self.update(run.epoch + run.step/n if per_step else run.epoch,
                     run.norms if norms else None)
@@ -855,11 +890,10 @@ def _norm_columns(sums, steps):
     return columns | {f"update_ratio_{k}": r for k, r in ratios.items()}
 
 @patch
-def _validate(self: NeuralNetwork, part, batch, epoch):
+def _validate(self: NeuralNetwork, part, batch, epoch, team):
     """Loss and error after an epoch: of the validation part, or of the last
     batch where there is none. Raises FloatingPointError."""
-    X, Y = batch[:2] if part is None else (part.X, part.Y)
-    loss, error = self._evaluate(X, Y)
+    loss, error = team.evaluate(self, part, batch)
     if not isfinite(loss): self._stop(loss, f"after epoch {epoch}", epoch - 1)
     return loss, error
 
@@ -867,7 +901,7 @@ def _validate(self: NeuralNetwork, part, batch, epoch):
 @patch
 def _end(self: NeuralNetwork, run, batch, loss, error, part, patience, norms):
     "The row of an epoch, and its snapshot; the books of the next one begin."
-    after, error_after = self._validate(part, batch, run.epoch + 1)
+    after, error_after = self._validate(part, batch, run.epoch + 1, run.team)
     schedule, row = self.optimizer.lr_scheduler, dict(epoch=run.epoch + 1)
     row.update(lr=schedule(run.epoch), train_loss=loss, train_error=error)
     if part is not None:
@@ -895,8 +929,10 @@ def _epochs(self: NeuralNetwork, run, dataset, patience, norms, callbacks, bar,
         row = self._end(run, batch, loss, error, dataset.validate, patience,
                         norms)
         self.history.append(**row)
-        if self.logger is not None: self.logger.log(row)
+        leads = run.team.leads
+        if self.logger is not None and leads: self.logger.log(row)
         ended = any([call(self, row) for call in callbacks])
+        ended = run.team.first(lambda: ended)
         if patience is not None:
             ended = ended or run.epoch - run.best_epoch >= patience
         if ended: run.last = run.epoch
@@ -920,26 +956,41 @@ def train(
     every: int = None, # steps between checkpoints; None: one for each epoch
     # go on from the newest checkpoint of the folder, where there is one
     resume: bool = False,
+    # the ranks that train together, such as mpi4py's MPI.COMM_WORLD; None: none
+    comm=None,
 ) -> History:
     """Train, and return the history of all epochs so far. Raises
     FloatingPointError when the loss is not finite. After any exception the
     network is that of the last good epoch."""
+    alone = comm is None or comm.Get_size() == 1
+    with _Alone() if alone else Team(comm) as team:
+        self._train(dataset, epochs, patience, norms, callbacks, bar,
+                    checkpoint, every, resume, team)
+    return self.history
+
+# %% ../nbs/training/networks_loop.ipynb #0e185a77
+@patch
+def _train(self: NeuralNetwork, dataset, epochs, patience, norms, callbacks,
+           bar, checkpoint, every, resume, team):
+    "What `train` does, alone or in a team."
     check_flag("NeuralNetwork", "bar", bar)
     self._check_kept(checkpoint, every, resume)
-    self._check_training(dataset, epochs, patience, norms, callbacks)
+    self._check_training(dataset, epochs, patience, norms, callbacks, team.size)
+    settings = dict(epochs=epochs, patience=patience, norms=norms)
+    team.join(self, dataset, settings)
     n_out, prepared = self.layers[-1].n_out, self.preparation
     if n_out is None: self.layers[-1].n_out = dataset.out_dim
     self.preparation = dataset.preparation
     data = dataset.train   # somebody else may have begun a pass through it
     if 0 < data.position < len(data): data.shuffle()
-    settings = dict(epochs=epochs, patience=patience, norms=norms)
-    run = _Run(self, epochs)
+    run = _Run(self, epochs, team)
     quiet = np.errstate(over="ignore", under="ignore", invalid="ignore")
     try:
         with self._checkpointing(run, dataset, settings, checkpoint,
                                  every, resume) as keep:
             total = (run.last - run.epoch)*data.samples_per_epoch - run.step
-            with progress(total=total, desc="training", bar=bar) as shown:
+            with progress(total=total, desc="training",
+                          bar=bar and team.leads) as shown:
                 with quiet: self._epochs(run, dataset, patience, norms,
                                          callbacks, shown, keep)
     except BaseException:
@@ -948,8 +999,7 @@ def train(
         raise
     finally:
         for layer in self.layers: layer.clear_gradients()
-    if self.logger is not None: self.logger.finish(self.history)
-    return self.history
+    if self.logger is not None and team.leads: self.logger.finish(self.history)
 
 # %% ../nbs/training/networks_loop.ipynb #92b6e3d6
 @patch
@@ -968,10 +1018,12 @@ def test(
     if part.Y is None:
         raise ValueError("NeuralNetwork: expected test labels, got none; "
                          "predict(dataset.test.X) needs no labels")
-    outs, loss = self.predict(part.X, part.Y)
-    result = dict(loss=loss, error=self.error(part.Y, outs))
+    sums, seen = self._evaluate(part.blocks())
+    result = dict(zip(("loss", "error"), (sums/seen).tolist()))
     if hasattr(self.logger, "tested"): self.logger.tested(result)
-    return {**result, "prediction": outs} if save_predictions else result
+    if not save_predictions: return result
+    outs = [self.predict(X) for X, _ in part.blocks()]
+    return {**result, "prediction": np.concatenate(outs)}
 
 # %% ../nbs/training/networks_loop.ipynb #bf4be3ae
 def initialize_model(
@@ -993,7 +1045,7 @@ def initialize_model(
                          logger=logger, seed=seed)
 
 # %% ../nbs/training/networks_resuming.ipynb #f62a826d
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 import hashlib
 import signal
 import sys
@@ -1045,7 +1097,7 @@ def _standing(self: NeuralNetwork, run, data):
 def _stand(self: NeuralNetwork, run, data, found):
     "Put the training where `_standing` found it."
     if self.input_shape is None:   # a forward pass makes what is filled
-        self.forward(data.X[:min(data.batch_size, len(data))])
+        self.forward(data.examples(slice(data.batch_size))[0])
     kinds = [[{k: (A.shape, A.dtype) for k, A in d.items()} for d in pairs]
              for pairs in ([layer.parameters for layer in self.layers],
                            [d for d, _ in found["network"]["layers"]])]
@@ -1076,9 +1128,11 @@ def _belongs(self: NeuralNetwork, dataset, settings):
     "What a checkpoint has to agree with, in texts and numbers."
     layers = [f"{layer!r}{'' if layer.trainable else ', not trained'}"
               for layer in self.layers]
-    augment = getattr(dataset.train.augment, "__name__", None)
+    augment, convert = (getattr(function, "__name__", None) for function in
+                        (dataset.train.augment, dataset.train.convert))
     return dict(layers="; ".join(layers), loss=repr(self.loss),
                 optimizer=repr(self.optimizer), augment=augment,
+                convert=convert,
                 training_data=_prints(dataset.train),
                 validation_data=_prints(dataset.validate),
                 drop_last=dataset.train.drop_last, **settings)
@@ -1129,8 +1183,9 @@ def _checkpointing(self: NeuralNetwork, run, dataset, settings, checkpoint,
         yield lambda end=False: None
         return
     data, belongs = dataset.train, self._belongs(dataset, settings)
-    with Checkpoints(checkpoint) as kept, _noted() as asked:
-        if found := kept.newest():
+    team, kept = run.team, Checkpoints(checkpoint)
+    with ExitStack() as stack, _noted() as noted:
+        if found := team.first(lambda: stack.enter_context(kept).newest()):
             if not resume:
                 raise FileExistsError(
                     "NeuralNetwork: expected a folder without checkpoints, or "
@@ -1147,9 +1202,10 @@ def _checkpointing(self: NeuralNetwork, run, dataset, settings, checkpoint,
                     f"{str(e)[:200]}") from None
         def keep(end=False):
             number = run.epoch*data.samples_per_epoch + run.step
+            asked = team.heard(noted)
             if not (end or asked or every and number % every == 0): return
-            try: kept.write(number, dict(self._standing(run, data),
-                                         belongs=belongs))
+            try: team.leads and kept.write(number, dict(
+                self._standing(run, data), belongs=belongs))
             except OSError as e:
                 warnings.warn("NeuralNetwork: expected to write a checkpoint "
                               f"into {str(checkpoint)!r}, got {e}; the "
@@ -1163,7 +1219,7 @@ def _end_gently(number, run, folder):
     text = (f"NeuralNetwork: ended after epoch {run.epoch}, step {run.step}; "
             f"train(..., checkpoint={str(folder)!r}, resume=True) goes on")
     if number == signal.SIGINT: raise KeyboardInterrupt(text)
-    print(text, file=sys.stderr)
+    if run.team.leads: print(text, file=sys.stderr)
     raise SystemExit(128 + number)
 
 # %% ../nbs/training/networks_saving.ipynb #d1a5aeaf

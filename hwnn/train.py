@@ -13,6 +13,7 @@ from pathlib import Path
 from fastcore.basics import AttrDict
 
 from .activations import Linear
+from .distributed import world
 from .layers import FullyConnected
 from .logs import Logger
 from .losses import L2, CrossEntropy, Hinge, Huber
@@ -29,7 +30,17 @@ def shown(
 
 # %% ../nbs/commands/train.ipynb #6e144d9d
 class Parser(argparse.ArgumentParser):
-    "An argument parser whose errors are one line."
+    "An argument parser whose errors are one line, or none where it is silent."
+    silent = False   # set on all ranks but the first, which speaks for them
+
+    def exit(
+        self,
+        status: int = 0,      # of the process
+        message: str = None,  # to be printed before
+    ):
+        "End the process."
+        super().exit(status, None if self.silent else message)
+
     def error(
         self,
         message: str, # what is wrong with the arguments
@@ -109,6 +120,9 @@ def parser() -> Parser:
     add("--resume", action="store_true",
         help="go on from the newest checkpoint in the folder, where there is "
              "one, to the same bits as without an interruption")
+    add("--distributed", action="store_true",
+        help="train on all ranks of mpiexec -n N hwnn-train ..., which divide "
+             "each batch; needs pip install 'hwnn[mpi]'")
     add("--layers", metavar="N,N", type=sizes,
         help="sizes of the hidden layers of the dense model, such as 64,32")
     add("--config", metavar="FILE",
@@ -206,17 +220,18 @@ def _result(net, dataset, regression):
             f"{math.sqrt(usual):.4g} for the mean of the training)")
 
 # %% ../nbs/commands/train.ipynb #11e94b09
-def _trained(net, dataset, epochs, a):
+def _trained(net, dataset, epochs, a, comm):
     "Train; what went wrong, as status and text, or None."
     more = "; the same command with --resume goes on" if a.checkpoint else ""
     ended = lambda: f"interrupted after {len(net.history)} epochs{more}"
     try: net.train(dataset, epochs, a.patience, checkpoint=a.checkpoint,
-                   every=a.every, resume=a.resume)
+                   every=a.every, resume=a.resume, comm=comm)
     except FloatingPointError as e: return 1, str(e)
     except (OSError, RuntimeError, ValueError) as e: return 2, str(e)
     except KeyboardInterrupt: return 130, ended()
     except SystemExit as e: return e.code, ended()   # SIGTERM
 
+# %% ../nbs/commands/train.ipynb #6e19807e
 def main(
     args: list = None, # command-line arguments; those of the process where None
 ):
@@ -225,16 +240,19 @@ def main(
     p = parser()
     try:
         a = options(p, args)
+        comm = world() if a.distributed else None
+        p.silent = comm is not None and comm.Get_rank() > 0
         run = planned(a)
-        logger = Logger(run.name, run.model_args, run.logged, save=True,
-                        save_dir=a.out)
+        logger = None if p.silent else Logger(
+            run.name, run.model_args, run.logged, save=True, save_dir=a.out)
     except OSError as e: p.error(f"argument --out: {e}")
-    except (TypeError, ValueError) as e: p.error(str(e))
+    except (ImportError, TypeError, ValueError) as e: p.error(str(e))
     net, dataset = run.net, run.dataset
     net.logger = logger
     units = to_units(net, dataset) if a.regression else lambda: None
-    failure = _trained(net, dataset, run.epochs, a)
+    failure = _trained(net, dataset, run.epochs, a, comm)
     units()
+    if p.silent: p.exit(failure[0] if failure else 0)
     if len(net.history):
         net.save(logger.run_dir/"weights.safetensors")
         if failure: logger.finish(net.history)

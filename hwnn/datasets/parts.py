@@ -11,29 +11,31 @@ from fastcore.basics import patch
 
 from ..checks import as_generator, check_array, check_number, shape_text
 from .batches import Data, check_drop_last, check_function
-from .batches import check_targets, check_weights
+from .batches import check_stored, check_targets, check_weights
 from .labels import class_numbers
-from .scaling import check_examples
 
 # %% ../../nbs/data/datasets_parts.ipynb #a00656e9
 def _check_parts(
     given: dict,  # "training", "validation", "test" -> (examples, labels)
+    convert,      # function(X of a batch) -> floats, or None
 ):
     """Raise TypeError or ValueError unless the parts have examples of the same
     features and dtype and labels of the same width; the test needs none."""
     X_train, Y_train = given["training"]
+    like = check_stored("Dataset", "training set", X_train, convert)
     for part, (X, Y) in given.items():
         if part != "training" and X is None:
             if Y is None: continue
             raise ValueError(f"Dataset: expected a {part} set beside the "
                              f"{part} labels, got None")
-        check_examples("Dataset", f"{part} set", X)
-        check_array("Dataset", f"{part} set", X, "examples", *X_train.shape[1:])
-        if X.dtype != X_train.dtype:
+        one = check_stored("Dataset", f"{part} set", X, convert)
+        check_array("Dataset", f"{part} set", X if convert is None else one,
+                    "examples", *like.shape[1:])
+        if one.dtype != like.dtype:
             raise TypeError(
-                f"Dataset: expected {part} set of dtype {X_train.dtype}, like "
-                f"the training set, got {X.dtype}; convert it with "
-                f".astype(np.{X_train.dtype})")
+                f"Dataset: expected {part} set of dtype {like.dtype}, like "
+                f"the training set, got {one.dtype}; convert it with "
+                f".astype(np.{like.dtype})")
         if part == "test" and Y is None: continue
         check_targets("Dataset", f"{part} labels", Y, len(X))
         K = Y_train.shape[1]
@@ -57,18 +59,17 @@ class Dataset:
         validation_labels=None,       # like training_labels
         test_set=None,                # like training_set
         test_labels=None,             # like training_labels; may be missing
-        # numpy.random.Generator for the orders; seed 0 where None
-        rng=None,
-        # function(X of a batch, numpy.random.Generator) for the training part,
-        # as for Data
+        rng=None,      # numpy.random.Generator for the orders; seed 0 if None
+        # function(X of a batch, generator) for the training part, as for Data
         augment=None,
         training_weights=None,   # (examples,), as for Data
         drop_last=False,         # for the training part, as for Data
+        convert=None,            # for all parts, as for Data
     ):
         given = dict(training=(training_set, training_labels),
                      validation=(validation_set, validation_labels),
                      test=(test_set, test_labels))
-        _check_parts(given)
+        _check_parts(given, convert)
         check_number("Dataset", "batch_size", batch_size, integer=True,
                      at_least=1)
         check_function("Dataset", "augment", augment)
@@ -81,7 +82,8 @@ class Dataset:
         own = dict(augment=augment, weights=training_weights,
                    drop_last=drop_last), {}, {}
         self.train, self.validate, self.test = (
-            None if X is None else Data(X, Y, batch_size, r, **more)
+            None if X is None else Data(X, Y, batch_size, r, convert=convert,
+                                        **more)
             for (X, Y), r, more in zip(given.values(), rngs, own))
         self.out_dim, self.preparation = training_labels.shape[1], None
 
@@ -91,9 +93,10 @@ def __repr__(self: Dataset):
     parts = dict(train=self.train, validate=self.validate, test=self.test)
     sizes = ", ".join(f"{name} {len(part)}" for name, part in parts.items()
                       if part)
-    X, B = self.train.X, self.train.batch_size
-    return (f"Dataset({sizes} examples {shape_text(X.shape[1:])}, "
-            f"out_dim={self.out_dim}, {X.dtype}, batch_size={B})")
+    data = self.train
+    return (f"Dataset({sizes} examples {shape_text(data.shape)}, "
+            f"out_dim={self.out_dim}, {data.dtype}, "
+            f"batch_size={data.batch_size})")
 
 @patch(as_prop=True)
 def batch_size(self: Dataset) -> int:

@@ -93,21 +93,25 @@ def batchnorm_train(
     gamma: np.ndarray,  # (1, features), scale
     beta: np.ndarray,   # (1, features), shift
     eps: float,         # added to the variance, at least 1e-30
+    # what adds up over the processes that share the batch, a `Shared` of
+    # hwnn.distributed; None: X is all of it
+    shared=None,
 ):
     """X normalised by the statistics of the batch, scaled and shifted, and the
     context: X_hat, mu, var, s, gamma. Raises TypeError, ValueError unless all
     fit, FloatingPointError when a variance overflows. Ioffe, Szegedy 2015."""
     check_statistics("batchnorm_train", X, ("gamma", gamma), ("beta", beta))
     check_number("batchnorm_train", "eps", eps, at_least=1e-30)
-    check_batch("batchnorm_train", X)
+    if not shared: check_batch("batchnorm_train", X)
     A = _rows(X)
-    mean, var = run(statistics, A)
+    mean, var = shared.statistics(A) if shared else run(statistics, A)
     mu, s = mean.astype(X.dtype), np.sqrt(var + eps).astype(X.dtype)
     left, var = (mean - mu).astype(X.dtype), var.astype(X.dtype)
-    _check_variance(X, var)
+    if not shared: _check_variance(X, var)
     X_hat, Y = run(standardise, A, mu, left, 1/s, gamma, beta)
     X_hat = X_hat.reshape(X.shape)
     ctx = AttrDict(X_hat=X_hat, mu=mu, var=var, s=s, gamma=gamma)
+    if shared: ctx.shared = shared
     return Y.reshape(X.shape), ctx
 
 # %% ../../nbs/layers/batchnorm.ipynb #9f405b65
@@ -140,10 +144,12 @@ def batchnorm_train_backward(
     check_array("batchnorm_train_backward", "dY", dY, *ctx.X_hat.shape)
     check_same_precision("batchnorm_train_backward", X_hat=ctx.X_hat, dY=dY)
     G, X_hat = _rows(dY), _rows(ctx.X_hat)
-    B, scale = len(G), ctx.gamma/ctx.s
+    scale = ctx.gamma/ctx.s
     dgamma, dbeta = run(parameter_gradients, G, X_hat)
     if skip_dX: return None, dgamma, dbeta
-    dX = run(projected_gradient, G, X_hat, dgamma/B, dbeta/B, scale)
+    means = (ctx.shared.means(dgamma, dbeta, len(G)) if "shared" in ctx
+             else (dgamma/len(G), dbeta/len(G)))
+    dX = run(projected_gradient, G, X_hat, *means, scale)
     return dX.reshape(dY.shape), dgamma, dbeta
 
 # %% ../../nbs/layers/batchnorm.ipynb #86b13f1b
@@ -196,6 +202,7 @@ class BatchNorm1D(Layer):
         check_number("BatchNorm1D", "eps", eps, at_least=1e-30)
         check_number("BatchNorm1D", "momentum", momentum, at_least=0, below=1)
         self.eps, self.momentum = float(eps), float(momentum)
+        self.shared = None   # set while several processes share each batch
 
     def forward(
         self,
@@ -206,7 +213,8 @@ class BatchNorm1D(Layer):
         and mode fit, RuntimeError in test mode before any training."""
         features = self.n_in or "features"
         check_input(self, X, mode, "batch", *np.shape(X)[1:-1], features)
-        if mode == "train": check_batch("BatchNorm1D", X)
+        if mode == "train":
+            if not self.shared: check_batch("BatchNorm1D", X)
         elif not self.state:
             raise RuntimeError(
                 "BatchNorm1D: expected a forward pass in training mode before "
@@ -215,7 +223,7 @@ class BatchNorm1D(Layer):
         parameters = self.parameters or self._start(X)
         rows = parameters["gamma"], parameters["beta"]
         if mode == "train":
-            Y, ctx = batchnorm_train(X, *rows, self.eps)
+            Y, ctx = batchnorm_train(X, *rows, self.eps, self.shared)
             self._update_running(mu=ctx.mu, var=ctx.var)
         else:
             kept = self.state["running_mu"], self.state["running_var"]
