@@ -1248,6 +1248,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'hwnn.homework.main': ('homework/homework.html#main', 'hwnn/homework.py'),
                                'hwnn.homework.marked': ('homework/homework.html#marked', 'hwnn/homework.py'),
                                'hwnn.homework.pages': ('homework/homework.html#pages', 'hwnn/homework.py'),
+                               'hwnn.homework.parsed': ('homework/homework.html#parsed', 'hwnn/homework.py'),
                                'hwnn.homework.parser': ('homework/homework.html#parser', 'hwnn/homework.py'),
                                'hwnn.homework.student': ('homework/homework.html#student', 'hwnn/homework.py'),
                                'hwnn.homework.without_solutions': ('homework/homework.html#without_solutions', 'hwnn/homework.py'),

@@ -26,7 +26,7 @@ from types import SimpleNamespace
 
 from .exercises.base import EXERCISES
 from .exercises.diagnosis import has_dots, library
-from .homework import _given, _page, _source, marked, pages
+from .homework import _given, _page, _source, marked, pages, parsed
 from .train import Parser, number
 
 # %% ../nbs/homework/homework_check.ipynb #3ba8ade9
@@ -43,7 +43,7 @@ DEFINES = ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef
 
 def _definitions(source):
     "A cell without what is neither an import nor a definition."
-    try: body = ast.parse(source).body
+    try: body = parsed(source)
     except SyntaxError: return ""
     return "\n".join(ast.get_source_segment(source, s) for s in body
                      if isinstance(s, DEFINES) or isinstance(s, ast.Assign)
@@ -84,7 +84,7 @@ def _definition(name, sources):
     "The last definition of that name in these cells, or None."
     found = None
     for source in sources:
-        try: body = ast.parse(source).body
+        try: body = parsed(source)
         except SyntaxError: continue
         for node in body:
             if isinstance(node, ast.FunctionDef) and node.name == name:
@@ -111,7 +111,7 @@ def _may_call(page, cells, names):
     """What the functions of a page may call: names that it imports from the
     helpers, unless they are its subject, and those that its solutions use."""
     imported, used = set(), set()
-    nodes = [node for source in cells for node in ast.parse(source).body]
+    nodes = [node for source in cells for node in parsed(source)]
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module in HELPERS:
             if node.module.split(".")[-1] not in page:

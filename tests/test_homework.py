@@ -179,7 +179,7 @@ HOSTILE = {   # body -> what the message says
 @pytest.mark.parametrize("body", HOSTILE, ids=lambda body: re.sub(r"\W+", " ", body)[:40])
 def test_wrong_and_hostile_functions_get_a_message(body, tmp_path):
     nb = filled(DROPOUT, {"dropout_backward": dropout_backward(body)})
-    report = checked(tmp_path, nb, seconds=5)["dropout_backward"]
+    report = checked(tmp_path, nb, seconds=3)["dropout_backward"]
     assert report["status"] == "failed" and report["message"] and HOSTILE[body] in report["message"], report
     every = subprocess.run(["ps", "-eo", "ppid,command"], capture_output=True, text=True).stdout if os.name == "posix" else ""
     assert not [line for line in every.splitlines() if "_child()" in line and line.split()[0] == str(os.getpid())], "a process is left behind"
@@ -189,7 +189,7 @@ def test_wrong_and_hostile_functions_get_a_message(body, tmp_path):
 def test_what_stands_below_a_hostile_cell_is_still_judged(cell, tmp_path):
     nb = filled(DROPOUT, solutions(DROPOUT))
     nb["cells"].insert(3, dict(cell_type="code", id="hostile", metadata={}, outputs=[], execution_count=None, source=cell))
-    assert {e["status"] for e in checked(tmp_path, nb, seconds=5).values()} == {"passed"}
+    assert {e["status"] for e in checked(tmp_path, nb, seconds=4).values()} == {"passed"}
 
 
 @pytest.mark.parametrize("cell, name", [

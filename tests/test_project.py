@@ -97,7 +97,7 @@ LONG = {
     "commands/predict": (34, 40), "commands/train": (35, 42), "data/datasets_downloads": (41, 40),
     "data/datasets_own": (32, 41), "data/datasets_tables": (26, 40), "data/datasets_scaling": (27, 40), "engine/01_threads": (47, 40), "engine/02_blocks": (33, 40),
     "engine/03_team": (51, 40), "engine/04_loops": (65, 40), "engine/05_products": (95, 40), "engine/06_winograd": (67, 40),
-    "engine/07_ladder": (33, 42), "homework/homework": (43, 43), "homework/homework_check": (27, 40), "ground/checks": (50, 51), "ground/figures": (73, 40),
+    "engine/07_ladder": (33, 42), "homework/homework": (44, 43), "homework/homework_check": (27, 40), "ground/checks": (50, 51), "ground/figures": (73, 40),
     "layers/activations_classes": (42, 40), "layers/activations_rectifiers_classes": (29, 40), "layers/base": (38, 40),
     "layers/batchnorm_precision": (43, 40), "layers/convolution_layer": (35, 40), "layers/pooling_functions": (58, 40),
     "layers/windows_arguments": (29, 40), "training/logs": (97, 40), "training/losses_classes": (68, 40),

@@ -184,7 +184,7 @@ def fingerprint(net):
 
 class Safetensors:
     "Files of `save`, broken in their bytes, in their header, or in the description of the network that is in it; read by from_file and by load."
-    factor, constant = 60, 500_000
+    factor, constant = 60, 1_000_000
 
     def __init__(self):
         self.path, self.seeds = Path("weights.safetensors"), []
@@ -341,8 +341,8 @@ class Commands:
         datasets = {}
 
         def ready(*args, **kwargs): raise Ready
-        def try_out(net, data, n_out):   # large ones rightly take their time
-            if not middling(net.layers) and data.batch_size <= 100: tried(net, data, n_out)
+        def try_out(net, data, *others):   # large ones rightly take their time
+            if not middling(net.layers) and data.batch_size <= 100: tried(net, data, *others)
         def load_once(**args):
             key = repr(args)
             if key not in datasets: datasets[key] = load(**args)
