@@ -10,6 +10,7 @@ TOOLS = """awk bash basename cat cc chmod cp cut dirname env expand false find g
            rm sed sh sleep sort tail tar test timeout touch tr true uname wc xargs""".split()
 KEPT = re.compile(r"PIP_|SSL_CERT|REQUESTS_CA|https?_proxy|no_proxy|SYSTEMROOT", re.I)   # how this machine reaches the package index
 DATA = "/usr/share/datasets"
+FEW = {"PYTEST_ADDOPTS": "nbs/layers tests/test_package.py"}   # the first block has run every test: here a few show that the commands hold
 
 
 def blocks(text):
@@ -35,10 +36,10 @@ def without_data(command):
     return [unshare, "-m", "sh", "-c", f'{mount} -t tmpfs none {DATA} && exec "$@"', "_", *command]
 
 
-def run(commands):
-    "Run the commands in a room of their own; the first that fails ends the program with its status."
+def run(commands, more={}):
+    "Run the commands in a room of their own, with more in the environment; the first that fails ends the program with its status."
     with tempfile.TemporaryDirectory() as room:
-        env = furnish(Path(room))
+        env = furnish(Path(room)) | more
         for command in commands:
             print(f"\n=== bare room: {command}", flush=True)
             start = time.time()
@@ -53,7 +54,7 @@ def main():
     args = parser.parse_args()
     first, *others = blocks((root/"README.md").read_text(encoding="utf-8"))
     run([*first, *args.more])
-    for commands in others: run(commands)
+    for commands in others: run(commands, FEW)
 
 
 if __name__ == "__main__": main()
