@@ -3,6 +3,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -181,7 +182,7 @@ def test_wrong_and_hostile_functions_get_a_message(body, tmp_path):
     nb = filled(DROPOUT, {"dropout_backward": dropout_backward(body)})
     report = checked(tmp_path, nb, seconds=3)["dropout_backward"]
     assert report["status"] == "failed" and report["message"] and HOSTILE[body] in report["message"], report
-    every = subprocess.run(["ps", "-eo", "ppid,command"], capture_output=True, text=True).stdout if os.name == "posix" else ""
+    every = subprocess.run(["ps", "-eo", "ppid,command"], capture_output=True, text=True).stdout if shutil.which("ps") else ""
     assert not [line for line in every.splitlines() if "_child()" in line and line.split()[0] == str(os.getpid())], "a process is left behind"
 
 
