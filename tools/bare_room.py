@@ -1,16 +1,18 @@
 """Run README's commands as on a stranger's new machine: `python tools/bare_room.py [--more 'make site' ...]`.
 
 Each block of shell commands in README gets a new clone of what is committed, a new HOME, an empty environment, and a PATH on which Python, make, git
-and the basic tools are found: no browser, no Jupyter, no Quarto, no other Python package. --more adds commands to the first block."""
+and the basic tools are found: no browser, no Jupyter, no Quarto, no other Python package. --more adds commands to the first block; --outputs names a
+folder for what its tests see the pages show."""
 import argparse, os, re, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
 TOOLS = """awk bash basename cat cc chmod cp cut dirname env expand false find gcc git grep gzip head id ld ldconfig ln ls make mkdir mktemp mv nproc
            rm sed sh sleep sort tail tar test timeout touch tr true uname wc xargs""".split()
-KEPT = re.compile(r"PIP_|SSL_CERT|REQUESTS_CA|https?_proxy|no_proxy|SYSTEMROOT", re.I)   # how this machine reaches the package index
+# How this machine reaches the package index; and its kernels, so that numbers can be compared with those outside.
+KEPT = re.compile(r"PIP_|SSL_CERT|REQUESTS_CA|https?_proxy|no_proxy|SYSTEMROOT|OPENBLAS_CORETYPE", re.I)
 DATA = "/usr/share/datasets"
-FEW = {"PYTEST_ADDOPTS": "nbs/layers tests/test_package.py"}   # the first block has run every test: here a few show that the commands hold
+FEW = {"PYTEST_ADDOPTS": "nbs/layers/dropout.ipynb tests/test_package.py"}   # the first block has run every test: here a few show that the commands hold
 
 
 def blocks(text):
@@ -51,9 +53,10 @@ def run(commands, more={}):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--more", nargs="*", default=[], help="commands that are run after those of the first block")
+    parser.add_argument("--outputs", type=Path, help="a folder for the text that the cells show, as pytest's --outputs here")
     args = parser.parse_args()
     first, *others = blocks((root/"README.md").read_text(encoding="utf-8"))
-    run([*first, *args.more])
+    run([*first, *args.more], {"PYTEST_ADDOPTS": f"--outputs={args.outputs.resolve()}"} if args.outputs else {})
     for commands in others: run(commands, FEW)
 
 

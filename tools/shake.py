@@ -1,7 +1,8 @@
 """Run the pages and the tests of numbers under other seeds, processors and thread counts, with and without what is optional.
 
 `python tools/shake.py` runs each condition by itself; with --quick two that combine them. Exits with 1 if anything failed, or if a number on a page
-depends on whether PyTorch and Numba are there: for --quick, --usual names the outputs of a usual run, `make test ARGS="--outputs=FOLDER"`."""
+depends on whether PyTorch and Numba are there: for --quick, --usual names the outputs of a usual run, `make test ARGS="--outputs=FOLDER"`, and --bare
+those of a run without anything optional, which then is not run again."""
 import argparse, json, os, platform, re, subprocess, sys, tempfile, time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ root = Path(__file__).resolve().parent.parent
 # The others are about files, processes and the site, and meet no seed but in processes of their own.
 FILES = ["nbs", *(f"tests/test_{name}.py" for name in ("bad_input", "batchnorm", "convolution", "pooling", "fast", "threads", "own_data"))]
 SHIFTS = range(1, 6)
+BARE = "without PyTorch and Numba"
 
 
 def cores():
@@ -29,7 +31,7 @@ def conditions(quick):
     bare = {"HWNN_WITHOUT": "torch numba onnx"}
     fast = {"HWNN_FAST": "1"} if has("numba") else {}
     if quick:
-        yield "without PyTorch and Numba", [], bare
+        yield BARE, [], bare
         yield "other seeds, the oldest processor, two threads, compiled", ["--shift", "7"], {**oldest, **fast, "OPENBLAS_NUM_THREADS": "2"}
         return
     yield "as it is", [], {}
@@ -37,7 +39,7 @@ def conditions(quick):
     for core in names: yield f"BLAS for {core}", [], {"OPENBLAS_CORETYPE": core}
     for core in names: yield f"BLAS for {core}, NumPy without {features}", [], {"OPENBLAS_CORETYPE": core, "NPY_DISABLE_CPU_FEATURES": features}
     for threads in (1, 2, 4): yield f"{threads} threads", [], {"OPENBLAS_NUM_THREADS": str(threads)}
-    yield "without PyTorch and Numba", [], bare
+    yield BARE, [], bare
     if fast: yield "compiled functions", [], fast
     if fast: yield "compiled functions, other seeds, 2 threads", ["--shift", "6"], {**fast, "OPENBLAS_NUM_THREADS": "2"}
 
@@ -69,16 +71,17 @@ def main():
     parser.add_argument("--quick", action="store_true", help="two conditions that combine the others")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="conditions whose names contain one of the words")
     parser.add_argument("--usual", type=Path, help="outputs of a usual run")
+    parser.add_argument("--bare", type=Path, help="outputs of a run without anything optional, in place of one here")
     args = parser.parse_args()
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, options, env in conditions(args.quick):
-            if args.only and not any(word in name for word in args.only): continue
+            if args.only and not any(word in name for word in args.only) or args.bare and name == BARE: continue
             start = time.time()
             counted, failed = run(options, env, Path(folder)/name)
             print(f"{name}: {counted}, {time.time() - start:.0f} s", flush=True)
             for test in failed: found.setdefault(test, []).append(name)
-        for cell in differences(args.usual or Path(folder)/"as it is", Path(folder)/"without PyTorch and Numba"): found[cell] = ["shows other numbers without PyTorch and Numba"]
+        for cell in differences(args.usual or Path(folder)/"as it is", args.bare or Path(folder)/BARE): found[cell] = [f"shows other numbers {BARE}"]
     for test, names in found.items(): print(f"{test}: {', '.join(names)}")
     print("nothing depends on luck or on the processor" if not found else f"{len(found)} do")
     sys.exit(bool(found))
