@@ -173,7 +173,8 @@ def blank(
     return "\n".join(lines)
 
 # %% ../nbs/homework/homework.ipynb #1198cd70
-LEFT_OUT = re.compile(r"(?m)^#\| *(?:torch|numba|eval: *false|default_exp)")
+LEFT_OUT = re.compile(r"(?m)^#\| *(?:torch|numba|ours|eval: *false|"
+                      r"default_exp)")
 SOLUTION = re.compile(r'(?m)^#\| *code-summary: *"?Solution')
 FOLDED = re.compile(r"^<details><summary>(?:Solution|Derivation)</summary>")
 RECAP = "## The derivation once more"

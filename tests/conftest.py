@@ -54,3 +54,15 @@ def build_site(): return build
 def site(tmp_path_factory):
     "The website, and what the builder printed."
     return build(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="module")
+def training(request):
+    "What a test file's SCRIPT defines; it is also run as a process, to be killed."
+    names = {}
+    exec(request.module.SCRIPT.replace('if __name__ == "__main__"', "if False"), names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def whole(training): return training["run"]()   # without interruption

@@ -51,17 +51,6 @@ def same(one, two):
     assert one.history.columns == two.history.columns
 
 
-@pytest.fixture(scope="module")
-def training():
-    names = {}
-    exec(SCRIPT.replace('if __name__ == "__main__"', "if False"), names)
-    return names
-
-
-@pytest.fixture(scope="module")
-def whole(training): return training["run"]()
-
-
 def test_killed_and_resumed_to_the_same_bits(tmp_path, whole):
     script, folder = tmp_path/"training.py", tmp_path/"run"
     script.write_text(SCRIPT, encoding="utf-8")

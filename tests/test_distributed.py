@@ -49,17 +49,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture(scope="module")
-def training():
-    names = {}
-    exec(SCRIPT.replace('if __name__ == "__main__"', "if False"), names)
-    return names
-
-
-@pytest.fixture(scope="module")
-def whole(training): return training["run"]()
-
-
 def arrays(net): return [A for layer in net.layers for d in (layer.parameters, layer.state) for A in d.values()]
 
 
